@@ -1,0 +1,9 @@
+"""What embeddings look like on the sphere."""
+
+from contrastive_jax.metrics._similarity import PairSimilarities as PairSimilarities
+from contrastive_jax.metrics._similarity import SimilarityDistribution as SimilarityDistribution
+from contrastive_jax.metrics._similarity import merge as merge
+from contrastive_jax.metrics._similarity import merge_devices as merge_devices
+from contrastive_jax.metrics._similarity import select as select
+from contrastive_jax.metrics._similarity import similarity_distribution as similarity_distribution
+from contrastive_jax.metrics._similarity import similarity_edges as similarity_edges

@@ -1,0 +1,188 @@
+"""The distribution of similarities of a contrast set: every pair counted once, mergeable exactly."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from contrastive_jax import pairwise, spmd
+
+MAX_INSTANCES = 65_536  # m(m-1) pairs still fit a uint32 count
+
+
+class PairSimilarities(NamedTuple):
+    """Cosine similarities of one kind of pair.
+
+    A set without pairs is the identity of `merge`: count 0, mean 0, variance 0, least inf, greatest -inf.
+    """
+
+    counts: Any  # [num_bins] uint32, equal bins over [-1, 1]
+    count: Any  # [] uint32
+    mean: Any  # [] float32
+    variance: Any  # [] float32, of the pairs counted (divided by count)
+    least: Any  # [] float32
+    greatest: Any  # [] float32
+
+
+class SimilarityDistribution(NamedTuple):
+    """Similarities of the three kinds of pair of a contrast set."""
+
+    positive: PairSimilarities  # (u_i, v_i)
+    cross_view: PairSimilarities  # (u_i, v_j), i != j
+    within_view: PairSimilarities  # (u_i, u_j) and (v_i, v_j), i < j
+
+
+def similarity_edges(num_bins: int) -> np.ndarray:
+    """Edges [num_bins + 1] of the bins of a `SimilarityDistribution`, float64."""
+    return np.linspace(-1.0, 1.0, num_bins + 1)
+
+
+def similarity_distribution(
+    u: jax.Array,
+    v: jax.Array,
+    *,
+    num_bins: int = 100,
+    ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+) -> SimilarityDistribution:
+    r"""Distribution of the cosine similarities of positive, cross-view and within-view pairs.
+
+    Of m pairs it counts m positives, m(m-1) cross-view negatives (u_i, v_j), and m(m-1)/2 within-view negatives in
+    each view, every one exactly once whatever the number of devices.
+
+    Args:
+      u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
+      v: [m, d] embeddings of the other view.
+      num_bins: number of equal bins over [-1, 1].
+      ids: [m] int instance ids; pairs with equal ids are no negatives and are not counted. Default: all different.
+      axis_name: count over the embeddings of all devices along this mapped axis; every device gets the same answer.
+
+    Returns:
+      A `SimilarityDistribution`; carries no gradient.
+
+    Raises:
+      ValueError: for shapes that differ, num_bins < 1, or more than 65,536 pairs over all devices (split them into
+        parts and `merge`).
+
+    Example:
+      >>> u = jax.random.normal(jax.random.key(0), (8, 16))
+      >>> d = metrics.similarity_distribution(u, u)
+      >>> int(d.positive.count), int(d.cross_view.count), int(d.within_view.count)
+      (8, 56, 56)
+
+    References:
+      Lee et al., 2025, Section 5; the variance of the cross-view kind is that of their Table 1.
+    """
+    _check(u, v, num_bins, axis_name)
+    u, v = lax.stop_gradient((pairwise.normalize(u), pairwise.normalize(v)))
+    m = u.shape[0]
+    position = spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
+    ids = position if ids is None else ids
+    all_u, all_v, all_ids, all_positions = (spmd.gather(x, axis_name) for x in (u, v, ids, position))
+    different = ids[:, None] != all_ids[None, :]
+    once = different & (position[:, None] < all_positions[None, :])
+
+    positive = jnp.sum(u * v, axis=-1)[:, None]
+    within = jnp.concatenate([pairwise.similarities(u, all_u), pairwise.similarities(v, all_v)])
+    local = SimilarityDistribution(
+        positive=_describe(positive, jnp.ones_like(positive, bool), num_bins),
+        cross_view=_describe(pairwise.similarities(u, all_v), different, num_bins),
+        within_view=_describe(within, jnp.concatenate([once, once]), num_bins),
+    )
+    return local if axis_name is None else merge_devices(local, axis_name)
+
+
+def merge(stacked: SimilarityDistribution) -> SimilarityDistribution:
+    """Combine distributions stacked along a leading axis into that of all their pairs together.
+
+    Counts add up exactly; moments combine to rounding, without cancellation. Works on JAX arrays, and on NumPy arrays,
+    whose counts are then held in 64 bits.
+
+    Args:
+      stacked: a distribution each of whose leaves has an extra leading axis, e.g. the output of a `vmap`.
+
+    Returns:
+      The same without that axis.
+
+    Example:
+      >>> u = jax.random.normal(jax.random.key(0), (4, 8, 16))
+      >>> merged = metrics.merge(jax.vmap(metrics.similarity_distribution)(u, u))
+      >>> int(merged.positive.count)
+      32
+    """
+    return _merge(stacked, lambda x: x.sum(axis=0), lambda x: x.min(axis=0), lambda x: x.max(axis=0))
+
+
+def merge_devices(distribution: SimilarityDistribution, axis_name: spmd.AxisName) -> SimilarityDistribution:
+    """Combine each device's distribution into that of all devices along `axis_name`, the same on each."""
+    return _merge(
+        distribution,
+        lambda x: lax.psum(x, axis_name),
+        lambda x: lax.pmin(x, axis_name),
+        lambda x: lax.pmax(x, axis_name),
+    )
+
+
+def select(distribution: SimilarityDistribution, keep: jax.Array) -> SimilarityDistribution:
+    """The distribution where `keep` (scalar bool) holds, else that of no pairs at all."""
+
+    def one(pairs: PairSimilarities) -> PairSimilarities:
+        empty = PairSimilarities(0, 0, 0.0, 0.0, np.inf, -np.inf)
+        return PairSimilarities(
+            *(jnp.where(keep, x, jnp.asarray(none, x.dtype)) for x, none in zip(pairs, empty, strict=True))
+        )
+
+    return SimilarityDistribution(*map(one, distribution))
+
+
+def _merge(distribution, total, least, greatest):
+    def one(pairs: PairSimilarities) -> PairSimilarities:
+        weight = pairs.count.astype(pairs.mean.dtype)
+        count = total(pairs.count)
+        pairs_in_all = total(weight)
+        pairs_in_all = pairs_in_all + (pairs_in_all == 0)
+        mean = total(weight * pairs.mean) / pairs_in_all
+        variance = total(weight * (pairs.variance + (pairs.mean - mean) ** 2)) / pairs_in_all
+        return PairSimilarities(
+            total(pairs.counts), count, mean, variance, least(pairs.least), greatest(pairs.greatest)
+        )
+
+    return SimilarityDistribution(*map(one, distribution))
+
+
+def _describe(values: jax.Array, mask: jax.Array, num_bins: int) -> PairSimilarities:
+    """Describe the masked-in entries of [m, n] values."""
+    count = jnp.sum(mask, dtype=jnp.uint32)
+    divisor = jnp.maximum(count, 1).astype(values.dtype)
+    mean = jnp.sum(jnp.where(mask, values, 0)) / divisor
+    variance = jnp.sum(jnp.where(mask, jnp.square(values - mean), 0)) / divisor
+    least = jnp.min(jnp.where(mask, values, jnp.inf))
+    greatest = jnp.max(jnp.where(mask, values, -jnp.inf))
+    return PairSimilarities(_histogram(values, mask, num_bins), count, mean, variance, least, greatest)
+
+
+def _histogram(values: jax.Array, mask: jax.Array, num_bins: int) -> jax.Array:
+    bins = jnp.clip(jnp.floor((values + 1) * (num_bins / 2)), 0, num_bins - 1).astype(jnp.int32)
+
+    def row(bins: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.zeros(num_bins, jnp.uint32).at[bins].add(mask.astype(jnp.uint32))
+
+    # One histogram a row, then their sum: a single shared histogram would serialise a GPU's atomic additions.
+    return jnp.sum(jax.vmap(row)(bins, mask), axis=0, dtype=jnp.uint32)
+
+
+def _check(u, v, num_bins, axis_name):
+    if u.ndim != 2 or u.shape != v.shape:
+        raise ValueError(
+            f"metrics.similarity_distribution: u and v of one shape [m, d] are wanted; got {u.shape} and {v.shape}."
+        )
+    if num_bins < 1:
+        raise ValueError(f"metrics.similarity_distribution: num_bins >= 1 is wanted; got {num_bins}.")
+    m = u.shape[0] * spmd.axis_size(axis_name)
+    if m > MAX_INSTANCES:
+        raise ValueError(
+            f"metrics.similarity_distribution: at most {MAX_INSTANCES} pairs at once are wanted, else a count may "
+            f"overflow; got {m}. Split them and merge the parts."
+        )

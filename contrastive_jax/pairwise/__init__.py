@@ -1,0 +1,8 @@
+"""The engine: for each anchor, a reduction over all of its negatives."""
+
+from contrastive_jax.pairwise._numerics import accumulation_dtype as accumulation_dtype
+from contrastive_jax.pairwise._numerics import normalize as normalize
+from contrastive_jax.pairwise._numerics import similarities as similarities
+from contrastive_jax.pairwise._reductions import IMPLEMENTATIONS as IMPLEMENTATIONS
+from contrastive_jax.pairwise._reductions import logsumexp as logsumexp
+from contrastive_jax.pairwise._reductions import total as total

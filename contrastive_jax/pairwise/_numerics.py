@@ -1,0 +1,65 @@
+"""The steps that turn to NaN when written plainly, each written once."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def accumulation_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
+    """The dtype sums are held in: float32, or float64 where an input is float64."""
+    return jnp.dtype(jnp.float64 if jnp.float64 in dtypes else jnp.float32)
+
+
+def normalize(x: jax.Array) -> jax.Array:
+    """Scale each row to unit length, exactly at any scale, with zero rows left at zero.
+
+    The row is first divided by its greatest absolute entry, so that no square over- or underflows. A zero row has no
+    direction: it stays zero and passes back a zero gradient.
+
+    Args:
+      x: [m, d], any float dtype.
+
+    Returns:
+      [m, d] in float32, or float64 for float64 input.
+
+    Example:
+      >>> pairwise.normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+      Array([[0.6, 0.8],
+             [0. , 0. ]], dtype=float32)
+    """
+    x = x.astype(accumulation_dtype(x.dtype))
+    peak = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    zero = peak == 0
+    x = x / jnp.where(zero, 1, peak)
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return jnp.where(zero, 0, x * lax.rsqrt(jnp.where(zero, 1, square)))
+
+
+def similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
+    """Inner products [m, n] of [m, d] with [n, d], accumulated in at least float32.
+
+    Full precision is asked for by name: the default of TPUs and of recent GPUs rounds float32 operands to about three
+    digits, which a temperature of 0.05 turns into an error of several per cent.
+    """
+    accumulate = accumulation_dtype(anchors.dtype, candidates.dtype)
+    return lax.dot_general(
+        anchors,
+        candidates,
+        dimension_numbers=(((1,), (1,)), ((), ())),
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=accumulate,
+    )
+
+
+def masked_logsumexp(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """log of the sum of exp over the entries of each row where `mask` holds; -inf, with zero gradient, where none does.
+
+    The maximum is taken over the masked-in entries alone: one that included an anchor's similarity to itself would
+    push all the others below the smallest float at low temperatures.
+    """
+    logits = jnp.where(mask, logits, -jnp.inf)
+    peak = lax.stop_gradient(jnp.max(logits, axis=-1))
+    peak = jnp.where(jnp.isneginf(peak), 0, peak)
+    total = jnp.sum(jnp.exp(logits - peak[:, None]), axis=-1)
+    empty = total == 0
+    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, total)) + peak)

@@ -1,0 +1,119 @@
+"""The engine's public face: shapes checked once, candidates gathered once, one implementation chosen."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax import spmd
+from contrastive_jax.pairwise import _dense
+
+IMPLEMENTATIONS = ("dense",)
+
+
+def logsumexp(
+    anchors: jax.Array,
+    candidates: jax.Array,
+    *,
+    scale: float | jax.Array = 1.0,
+    anchor_ids: jax.Array | None = None,
+    candidate_ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""Log-sum-exp of each anchor's scaled similarities to its negatives.
+
+    .. math:: y_i = \log \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \exp(\mathrm{scale} \cdot a_i^\top c_j)
+
+    Args:
+      anchors: [m, d], any float dtype; used as they are (see `normalize`).
+      candidates: [n, d]. Under `axis_name`, each device's own part of them.
+      scale: scalar, usually one over the temperature; may be traced.
+      anchor_ids: [m] int, and
+      candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
+      axis_name: compare against the candidates of all devices along this mapped axis.
+      implementation: `"dense"` holds the [m, n] matrix. None chooses.
+
+    Returns:
+      [m] float32 (float64 for float64 input); -inf, with a zero gradient, for an anchor without a negative.
+
+    Raises:
+      ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, or an unknown
+        implementation.
+
+    Example:
+      >>> anchors = jnp.eye(3)
+      >>> pairwise.logsumexp(anchors, anchors, anchor_ids=jnp.arange(3), candidate_ids=jnp.arange(3))
+      Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
+    """
+    _check("logsumexp", anchors, candidates, anchor_ids, candidate_ids, implementation)
+    candidates, candidate_ids = _gather(candidates, candidate_ids, axis_name)
+    return _dense.logsumexp(anchors, candidates, scale=scale, anchor_ids=anchor_ids, candidate_ids=candidate_ids)
+
+
+def total(
+    fn: Callable[[jax.Array], jax.Array],
+    anchors: jax.Array,
+    candidates: jax.Array,
+    *,
+    anchor_ids: jax.Array | None = None,
+    candidate_ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""Sum over each anchor's negatives of a function of the similarity.
+
+    .. math:: y_i = \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \mathrm{fn}(a_i^\top c_j)
+
+    Args:
+      fn: elementwise function of the similarity; it may close over traced arrays. It is never shown an excluded pair.
+      anchors: [m, d], any float dtype; used as they are (see `normalize`).
+      candidates: [n, d]. Under `axis_name`, each device's own part of them.
+      anchor_ids: [m] int, and
+      candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
+      axis_name: compare against the candidates of all devices along this mapped axis.
+      implementation: `"dense"` holds the [m, n] matrix. None chooses.
+
+    Returns:
+      [m] float32 (float64 for float64 input); 0 for an anchor without a negative.
+
+    Raises:
+      ValueError: as `logsumexp`.
+
+    Example:
+      >>> pairwise.total(jnp.square, jnp.eye(2), jnp.ones((3, 2)))
+      Array([3., 3.], dtype=float32)
+    """
+    _check("total", anchors, candidates, anchor_ids, candidate_ids, implementation)
+    candidates, candidate_ids = _gather(candidates, candidate_ids, axis_name)
+    return _dense.total(fn, anchors, candidates, anchor_ids=anchor_ids, candidate_ids=candidate_ids)
+
+
+def _gather(candidates, candidate_ids, axis_name):
+    ids = None if candidate_ids is None else spmd.gather(candidate_ids, axis_name)
+    return spmd.gather(candidates, axis_name), ids
+
+
+def _check(name, anchors, candidates, anchor_ids, candidate_ids, implementation):
+    if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
+        raise ValueError(
+            f"pairwise.{name}: anchors [m, d] and candidates [n, d] are wanted; "
+            f"got shapes {anchors.shape} and {candidates.shape}."
+        )
+    if not jnp.issubdtype(anchors.dtype, jnp.floating) or not jnp.issubdtype(candidates.dtype, jnp.floating):
+        raise ValueError(
+            f"pairwise.{name}: anchors and candidates of a float dtype are wanted; "
+            f"got {anchors.dtype} and {candidates.dtype}."
+        )
+    if (anchor_ids is None) != (candidate_ids is None):
+        raise ValueError(f"pairwise.{name}: give both anchor_ids and candidate_ids, or neither.")
+    if anchor_ids is not None and (anchor_ids.shape, candidate_ids.shape) != (anchors.shape[:1], candidates.shape[:1]):
+        raise ValueError(
+            f"pairwise.{name}: one id for each row is wanted, {anchors.shape[:1]} and {candidates.shape[:1]}; "
+            f"got shapes {anchor_ids.shape} and {candidate_ids.shape}."
+        )
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"pairwise.{name}: implementation {implementation!r} is unknown; "
+            f"give one of {', '.join(map(repr, IMPLEMENTATIONS))}, or None to choose."
+        )
