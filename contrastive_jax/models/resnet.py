@@ -1,0 +1,181 @@
+"""Residual networks for images, as in torchvision, in Flax NNX."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from contrastive_jax.models.normalization import BatchNorm
+
+Stem = Literal["small", "plain"]
+
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias, then batch normalisation."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        dtype: DTypeLike,
+        axis_name: str | None,
+        scale_init: nnx.Initializer = nnx.initializers.ones_init(),
+        rngs: nnx.Rngs,
+    ):
+        self.conv = nnx.Conv(
+            inputs,
+            outputs,
+            (kernel, kernel),
+            strides=stride,
+            padding=kernel // 2,  # "SAME" would pad a strided convolution on one side only, unlike torchvision.
+            use_bias=False,
+            dtype=dtype,
+            kernel_init=_he_normal,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(outputs, axis_name=axis_name, scale_init=scale_init, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.norm(self.conv(x), train=train)
+
+
+class Block(nnx.Module):
+    """A chain of convolutions added to a shortcut."""
+
+    expansion: int
+
+    def __init__(self, inputs: int, channels: int, stride: int, *, zero_init_residual: bool, **options):
+        outputs = channels * self.expansion
+        *first, last = self.convolutions(inputs, channels, stride)
+        last_scale = nnx.initializers.zeros_init() if zero_init_residual else nnx.initializers.ones_init()
+        self.first = nnx.List([ConvNorm(*sizes, **options) for sizes in first])
+        self.last = ConvNorm(*last, scale_init=last_scale, **options)
+        same_shape = stride == 1 and inputs == outputs
+        self.shortcut = nnx.data(None if same_shape else ConvNorm(inputs, outputs, 1, stride, **options))
+
+    def convolutions(self, inputs: int, channels: int, stride: int) -> list[tuple[int, int, int, int]]:
+        """(inputs, outputs, kernel, stride) of each convolution of the chain."""
+        raise NotImplementedError
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = x
+        for layer in self.first:
+            y = nnx.relu(layer(y, train=train))
+        y = self.last(y, train=train)
+        return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x, train=train)))
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions; the first is strided."""
+
+    expansion = 1
+
+    def convolutions(self, inputs, channels, stride):
+        return [(inputs, channels, 3, stride), (channels, channels, 3, 1)]
+
+
+class BottleneckBlock(Block):
+    """1x1, 3x3 and 1x1 convolutions; the 3x3 is strided ("v1.5", as in torchvision)."""
+
+    expansion = 4
+
+    def convolutions(self, inputs, channels, stride):
+        return [(inputs, channels, 1, 1), (channels, channels, 3, stride), (channels, channels * self.expansion, 1, 1)]
+
+
+VARIANTS: dict[str, tuple[type[Block], tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (BottleneckBlock, (3, 4, 6, 3)),
+}
+
+
+class ResNet(nnx.Module):
+    """A residual network without its classifier: images to features.
+
+    Weights are drawn as torchvision draws them: He normal by fan-out, scales 1 (`zero_init_residual` makes the last
+    scale of each block 0; torchvision's default, and ours, is not to), biases 0. Parameters and running statistics are
+    float32.
+
+    Args:
+      name: "resnet18", "resnet34" or "resnet50".
+      channels: channels of the images.
+      stem: "small" (3x3, stride 1: for images of 8 to 64 pixels) or "plain" (7x7, stride 2, then 3x3 max-pooling,
+        stride 2: ImageNet).
+      width: channels of the first stage; the network has 8 (resnet50: 32) times as many features.
+      dtype: dtype of the convolutions; normalisation and the final pooling are float32 whatever it is.
+      axis_name: mapped axis over which batches are normalised in training; see `BatchNorm`.
+      zero_init_residual: start every block as its shortcut.
+      rngs: source of keys.
+
+    Raises:
+      ValueError: unknown `name` or `stem`.
+
+    Example:
+      >>> model = ResNet("resnet18", channels=1, stem="small", width=8, rngs=nnx.Rngs(0))
+      >>> model(jnp.zeros((2, 8, 8, 1))).shape
+      (2, 64)
+
+    Reference:
+      He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; the small stem: Chen et al., "A Simple
+      Framework for Contrastive Learning of Visual Representations", ICML 2020, Appendix B.9.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        channels: int = 3,
+        stem: Stem = "plain",
+        width: int = 64,
+        dtype: DTypeLike = jnp.float32,
+        axis_name: str | None = None,
+        zero_init_residual: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        if name not in VARIANTS:
+            raise ValueError(f"model is {name!r}, want one of {', '.join(VARIANTS)}")
+        if stem not in get_args(Stem):
+            raise ValueError(f"stem is {stem!r}, want one of {', '.join(get_args(Stem))}")
+        block, stage_sizes = VARIANTS[name]
+        self.channels, self.stem = channels, stem
+        kernel, stride = (3, 1) if stem == "small" else (7, 2)
+        self.first = ConvNorm(channels, width, kernel, stride, dtype=dtype, axis_name=axis_name, rngs=rngs)
+        options = dict(dtype=dtype, axis_name=axis_name, zero_init_residual=zero_init_residual, rngs=rngs)
+        inputs, blocks = width, []
+        for stage, size in enumerate(stage_sizes):
+            for i in range(size):
+                stride = 2 if stage > 0 and i == 0 else 1
+                blocks.append(block(inputs, width * 2**stage, stride, **options))
+                inputs = width * 2**stage * block.expansion
+        self.blocks = nnx.List(blocks)
+        self.num_features = inputs
+
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Features of images.
+
+        Args:
+          images: [b, height, width, channels], floating point.
+          train: normalise by the batch and move the running averages, rather than normalise by the running averages.
+
+        Returns:
+          [b, num_features] float32, averaged over positions.
+
+        Raises:
+          ValueError: `images` has another shape, or integers (which would be pixels not yet scaled).
+        """
+        if images.ndim != 4 or images.shape[-1] != self.channels or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f"images are {images.dtype}{list(images.shape)}, want floats [b, h, w, {self.channels}]")
+        x = nnx.relu(self.first(images, train=train))
+        if self.stem == "plain":
+            x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for block in self.blocks:
+            x = block(x, train=train)
+        return x.mean(axis=(1, 2), dtype=jnp.float32)
