@@ -1,11 +1,16 @@
 """Single program, many devices: collectives that also mean something on one device."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+AXIS = "batch"
+PARALLELISMS = ("shard_map", "pmap")
 AxisName = Any  # a hashable name, or a tuple of them; None for a program that is not mapped
 
 
@@ -36,3 +41,72 @@ def psum(x: Any, axis_name: AxisName) -> Any:
 def pmean(x: Any, axis_name: AxisName) -> Any:
     """Mean over the devices along `axis_name`; the value itself where the program is not mapped."""
     return x if axis_name is None else lax.pmean(x, axis_name)
+
+
+class Mapped(NamedTuple):
+    """A per-device function mapped over devices, with the ways its arguments get onto them and back."""
+
+    step: Callable[[Any, Any], tuple[Any, Any]]  # (placed state, placed batch) -> (placed state, replicated output)
+    place_state: Callable[[Any], Any]  # one copy of the state -> a copy on every device
+    place_batch: Callable[[Any], Any]  # this process's [b, ...] of the batch -> its shares on the devices
+    read: Callable[[Any], Any]  # placed state or output -> one copy
+
+
+def map_step(fn: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: str, devices: Sequence[Any]) -> Mapped:
+    """Map `fn(state, batch) -> (state, output)`, written for one device, over `devices` along the axis `"batch"`.
+
+    The state is the same on every device before and after, and is donated; the leading axis of every leaf of the batch
+    is divided over the devices; the output must be the same on every device.
+
+    Args:
+      fn: the per-device function; it may use collectives over `spmd.AXIS`.
+      parallelism: `"shard_map"`, compiled once for all devices with `jit`, or `"pmap"`.
+      devices: the devices of all processes, e.g. `jax.devices()`.
+
+    Returns:
+      A `Mapped`.
+
+    Raises:
+      ValueError: for an unknown parallelism.
+    """
+    if parallelism not in PARALLELISMS:
+        raise ValueError(f"parallelism {parallelism!r} is unknown; give one of {', '.join(map(repr, PARALLELISMS))}.")
+    return (_map_shards if parallelism == "shard_map" else _map_copies)(fn, devices)
+
+
+def _map_shards(fn, devices):
+    mesh = Mesh(np.array(devices), (AXIS,))
+    replicated, divided = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+    mapped = jax.shard_map(
+        fn, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)), out_specs=(PartitionSpec(), PartitionSpec())
+    )
+
+    def place(sharding):
+        return lambda tree: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+    return Mapped(
+        # A copy, because the step donates its state: the caller keeps what it passed.
+        step=jax.jit(mapped, donate_argnums=0),
+        place_state=lambda tree: place(replicated)(jax.tree.map(np.array, tree)),
+        place_batch=place(divided),
+        read=lambda tree: jax.tree.map(lambda x: x.addressable_data(0), tree),
+    )
+
+
+def _map_copies(fn, devices):
+    local = [d for d in devices if d.process_index == jax.process_index()]
+    sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
+
+    def place_state(tree):
+        copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (len(local), *np.shape(x))), tree)
+        return jax.device_put(copies, sharding)
+
+    def place_batch(tree):
+        return jax.device_put(jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), tree), sharding)
+
+    return Mapped(
+        step=jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=0),
+        place_state=place_state,
+        place_batch=place_batch,
+        read=lambda tree: jax.tree.map(lambda x: x.addressable_data(0)[0], tree),
+    )

@@ -1,0 +1,10 @@
+"""How good features are: linear probes and nearest neighbours."""
+
+from contrastive_jax.evaluation.features import extract as extract
+from contrastive_jax.evaluation.features import l2_normalize as l2_normalize
+from contrastive_jax.evaluation.features import raw_pixels as raw_pixels
+from contrastive_jax.evaluation.knn import knn as knn
+from contrastive_jax.evaluation.linear_probe import FewLabelResult as FewLabelResult
+from contrastive_jax.evaluation.linear_probe import ProbeResult as ProbeResult
+from contrastive_jax.evaluation.linear_probe import few_label_probe as few_label_probe
+from contrastive_jax.evaluation.linear_probe import linear_probe as linear_probe

@@ -141,10 +141,9 @@ def _merge(distribution, total, least, greatest):
     def one(pairs: PairSimilarities) -> PairSimilarities:
         weight = pairs.count.astype(pairs.mean.dtype)
         count = total(pairs.count)
-        pairs_in_all = total(weight)
-        pairs_in_all = pairs_in_all + (pairs_in_all == 0)
-        mean = total(weight * pairs.mean) / pairs_in_all
-        variance = total(weight * (pairs.variance + (pairs.mean - mean) ** 2)) / pairs_in_all
+        divisor = total(weight).clip(1)
+        mean = total(weight * pairs.mean) / divisor
+        variance = total(weight * (pairs.variance + (pairs.mean - mean) ** 2)) / divisor
         return PairSimilarities(
             total(pairs.counts), count, mean, variance, least(pairs.least), greatest(pairs.greatest)
         )

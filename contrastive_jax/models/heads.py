@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from contrastive_jax.models.initializers import lecun_normal
 from contrastive_jax.models.normalization import BatchNorm
 
 
@@ -30,12 +31,10 @@ class ProjectionHead(nnx.Module):
       the sizes of Lee et al. 2025.
     """
 
-    def __init__(
-        self, inputs: int, hidden: int, outputs: int = 128, *, axis_name: str | None = None, rngs: nnx.Rngs
-    ):
-        self.hidden = nnx.Linear(inputs, hidden, use_bias=False, rngs=rngs)
+    def __init__(self, inputs: int, hidden: int, outputs: int = 128, *, axis_name: str | None = None, rngs: nnx.Rngs):
+        self.hidden = nnx.Linear(inputs, hidden, use_bias=False, kernel_init=lecun_normal, rngs=rngs)
         self.norm = BatchNorm(hidden, axis_name=axis_name, rngs=rngs)
-        self.out = nnx.Linear(hidden, outputs, rngs=rngs)
+        self.out = nnx.Linear(hidden, outputs, kernel_init=lecun_normal, rngs=rngs)
 
     def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
         """Embeddings [b, outputs] float32, not normalised, of features [b, inputs]."""

@@ -36,7 +36,7 @@ class BatchNorm(nnx.BatchNorm):
         num_features: int,
         *,
         axis_name: str | None = None,
-        scale_init: nnx.Initializer = nnx.initializers.ones_init(),
+        scale_init: nnx.Initializer = nnx.initializers.ones,
         rngs: nnx.Rngs,
     ):
         super().__init__(

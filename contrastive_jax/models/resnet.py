@@ -1,17 +1,17 @@
 """Residual networks for images, as in torchvision, in Flax NNX."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from contrastive_jax.models.convolution import convolve
+from contrastive_jax.models.initializers import he_normal_fan_out
 from contrastive_jax.models.normalization import BatchNorm
 
 Stem = Literal["small", "plain"]
-
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class ConvNorm(nnx.Module):
@@ -26,7 +26,7 @@ class ConvNorm(nnx.Module):
         *,
         dtype: DTypeLike,
         axis_name: str | None,
-        scale_init: nnx.Initializer = nnx.initializers.ones_init(),
+        scale_init: nnx.Initializer = nnx.initializers.ones,
         rngs: nnx.Rngs,
     ):
         self.conv = nnx.Conv(
@@ -37,7 +37,8 @@ class ConvNorm(nnx.Module):
             padding=kernel // 2,  # "SAME" would pad a strided convolution on one side only, unlike torchvision.
             use_bias=False,
             dtype=dtype,
-            kernel_init=_he_normal,
+            kernel_init=he_normal_fan_out,
+            conv_general_dilated=convolve,
             rngs=rngs,
         )
         self.norm = BatchNorm(outputs, axis_name=axis_name, scale_init=scale_init, rngs=rngs)
@@ -54,7 +55,7 @@ class Block(nnx.Module):
     def __init__(self, inputs: int, channels: int, stride: int, *, zero_init_residual: bool, **options):
         outputs = channels * self.expansion
         *first, last = self.convolutions(inputs, channels, stride)
-        last_scale = nnx.initializers.zeros_init() if zero_init_residual else nnx.initializers.ones_init()
+        last_scale = nnx.initializers.zeros if zero_init_residual else nnx.initializers.ones
         self.first = nnx.List([ConvNorm(*sizes, **options) for sizes in first])
         self.last = ConvNorm(*last, scale_init=last_scale, **options)
         same_shape = stride == 1 and inputs == outputs
@@ -148,7 +149,9 @@ class ResNet(nnx.Module):
         self.channels, self.stem = channels, stem
         kernel, stride = (3, 1) if stem == "small" else (7, 2)
         self.first = ConvNorm(channels, width, kernel, stride, dtype=dtype, axis_name=axis_name, rngs=rngs)
-        options = dict(dtype=dtype, axis_name=axis_name, zero_init_residual=zero_init_residual, rngs=rngs)
+        options: dict[str, Any] = dict(
+            dtype=dtype, axis_name=axis_name, zero_init_residual=zero_init_residual, rngs=rngs
+        )
         inputs, blocks = width, []
         for stage, size in enumerate(stage_sizes):
             for i in range(size):

@@ -26,33 +26,41 @@ def negative_similarity_optimum(n: int) -> float:
     return -1 / (n - 1)
 
 
-def positive_similarity_bound(mean_negative: float | jax.Array, n: int) -> float | jax.Array:
+def positive_similarity_bound(mean_negative: float | jax.Array, n: int, *, sharp: bool = False) -> float | jax.Array:
     r"""Greatest mean similarity of positive pairs that any encoder reaches, given that of the negative pairs.
 
     .. math:: \mathbb{E}[s_{pos}] \le 1 + \mathbb{E}[s_{neg}] + \frac{1}{n-1}
 
-    with equality iff u - v is constant and the mean of u + v is zero. It says nothing (it exceeds 1) while the
-    negatives lie above -1/(n-1).
+    It says nothing (it exceeds 1) while the negatives lie above -1/(n-1). Below that it holds but is not attained: with
+    d = E[u - v] and s = E[u + v] the difference of the two sides is n/(n-1) (|d|^2/4 + |s|^2/4 + tr Var[u - v]/2), so
+    equality takes d = 0 besides the paper's conditions, and then the negatives' mean is -1/(n-1). Under the paper's
+    conditions alone (u - v constant, mean of u + v zero) the equality is that of `sharp=True`,
+
+    .. math:: \mathbb{E}[s_{pos}] \le 1 + \frac{2(n-1)}{n-2} \Bigl(\mathbb{E}[s_{neg}] + \frac{1}{n-1}\Bigr)
+              \quad\text{where } \mathbb{E}[s_{neg}] \le -\tfrac{1}{n-1}
 
     Args:
       mean_negative: mean similarity of all n(n-1) cross-view negative pairs; any shape.
-      n: number of instances, at least 2.
+      n: number of instances, at least 2; at least 3 with `sharp`.
+      sharp: the bound that is attained.
 
     Returns:
       The bound, in the shape of `mean_negative`.
 
     Raises:
-      ValueError: if n < 2.
+      ValueError: if n is too small.
 
     Example:
-      >>> theory.positive_similarity_bound(-0.5, 5)
-      0.75
+      >>> theory.positive_similarity_bound(-0.5, 5), theory.positive_similarity_bound(-0.5, 5, sharp=True)
+      (0.75, 0.33333333333333337)
 
     References:
-      Lee et al., 2025, Theorem 5.2.
+      Lee et al., 2025, Theorem 5.2. The sharp form is ours: it follows from the same identity,
+      E[s_pos] + (n-1) E[s_neg] = n E[u].E[v].
     """
-    _at_least("positive_similarity_bound", "n", n, 2)
-    return 1 + mean_negative + 1 / (n - 1)
+    _at_least("positive_similarity_bound", "n", n, 3 if sharp else 2)
+    factor = 2 * (n - 1) / (n - 2) if sharp else 1
+    return 1 + factor * (mean_negative + 1 / (n - 1))
 
 
 def negative_variance_bounds(n: int, m: int) -> tuple[float, float]:

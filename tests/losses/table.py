@@ -52,7 +52,10 @@ def simclr(u, v, ids, temperature):
 
 def dcl(u, v, ids, temperature):
     def one(anchor, positive, cross, within):
-        return log_of_sum(np.concatenate([cross @ anchor, within @ anchor]) / temperature) - positive @ anchor / temperature
+        return (
+            log_of_sum(np.concatenate([cross @ anchor, within @ anchor]) / temperature)
+            - positive @ anchor / temperature
+        )
 
     return np.array([(one(*a) + one(*b)) / 2 for a, b in sides(u, v, ids)])
 

@@ -83,7 +83,9 @@ def test_equal_ids_are_never_negatives(row):
 @every_loss
 def test_gradients(row, x64):
     u, v = batch(6, 5, dtype=jnp.float64)
-    check_grads(jax.jit(lambda u, v: loss(row)(u, v).sum()), (u, v), order=2, modes=["fwd", "rev"], rtol=1e-4, atol=1e-4)
+    check_grads(
+        jax.jit(lambda u, v: loss(row)(u, v).sum()), (u, v), order=2, modes=["fwd", "rev"], rtol=1e-4, atol=1e-4
+    )
 
 
 DEFINITIONS = {  # Lee 2025, Definition 3.1: psi, c1, c2 with phi(x) = exp(x / t)

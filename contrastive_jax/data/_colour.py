@@ -1,0 +1,107 @@
+"""Changes of colour and sharpness of one image, float32 [C, H, W] in [0, 1]: torchvision's formulas, in JAX.
+
+Channels come first because three is a poor innermost dimension for any vector unit.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+
+
+def grey(image: jax.Array) -> jax.Array:
+    """The luma of an image, [1, H, W]; a grey image is its own."""
+    if image.shape[0] == 1:
+        return image
+    red, green, blue = image
+    return (0.2989 * red + 0.587 * green + 0.114 * blue)[None]
+
+
+def blend(image: jax.Array, op: jax.Array | int, factor: jax.Array | float) -> jax.Array:
+    """Brightness, contrast or saturation: `factor` of the image and 1 - `factor` of black, its mean luma or its luma.
+
+    A factor of 1 gives the image back; `op` and `factor` are scalars and may differ from image to image under vmap.
+    """
+    luma = grey(image)
+    target = jnp.where(op == CONTRAST, luma.mean(), jnp.where(op == SATURATION, luma, 0.0))
+    return jnp.clip(factor * image + (1 - factor) * target, 0, 1)
+
+
+def shift_hue(image: jax.Array, turns: jax.Array | float) -> jax.Array:
+    """Turn the hue of an RGB image, in HSV, by a fraction of the whole circle."""
+    red, green, blue = image
+    value = image.max(axis=0)
+    chroma = value - image.min(axis=0)
+    divisor = jnp.where(chroma > 0, chroma, 1.0)
+    # Not `value == red`: when compiled, value may be rounded differently from the channel that it came from.
+    from_green = jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
+    is_red = (red >= green) & (red >= blue)
+    sextant = jnp.where(is_red, (green - blue) / divisor, from_green) + 6 * turns
+
+    def channel(offset: int) -> jax.Array:
+        k = offset + sextant
+        k = k - 6 * jnp.floor(k / 6)  # jnp.mod is several times slower on CPU
+        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+    return jnp.stack([channel(5), channel(3), channel(1)])
+
+
+def jitter(
+    image: jax.Array,
+    factors: jax.Array,
+    turns: jax.Array | None,
+    ranks: jax.Array,
+    *,
+    ops: tuple[int, ...],
+) -> jax.Array:
+    """Apply the blends `ops` and the hue shift, in the order of their `ranks`.
+
+    The blends share one form, so the slots before and after the hue shift each apply whichever is due there, or
+    nothing; the costly hue shift is then computed once and not once for each place it may have.
+
+    Args:
+        image: [C, H, W].
+        factors: [n], the factor of each of the n `ops`.
+        turns: the hue shift as a fraction of the circle; None leaves it out.
+        ranks: [n + 1], the hue shift's last; what has a lower rank is applied earlier.
+        ops: the blends, of BRIGHTNESS, CONTRAST and SATURATION.
+    """
+    order = jnp.argsort(ranks[:-1])
+    due = [(jnp.array(ops)[place], factors[place], ranks[place] < ranks[-1]) for place in order]
+    if turns is None:
+        for op, factor, _ in due:
+            image = blend(image, op, factor)
+        return image
+    for op, factor, early in due:
+        image = blend(image, op, jnp.where(early, factor, 1.0))
+    image = shift_hue(image, turns)
+    for op, factor, early in due:
+        image = blend(image, op, jnp.where(early, 1.0, factor))
+    return image
+
+
+def blur(image: jax.Array, sigma: jax.Array | float, *, radius: int) -> jax.Array:
+    """Gaussian blur with a kernel 2 `radius` + 1 wide, `sigma` in pixels; the borders are reflected.
+
+    Two matrix products, as in the crop: a convolution whose kernel differs from image to image is ten times slower.
+    """
+    rows, columns = (_blur_matrix(size, sigma, radius) for size in image.shape[1:])
+    return jnp.einsum("yh,chw,xw->cyx", rows, image, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def _blur_matrix(size: int, sigma: jax.Array | float, radius: int) -> jax.Array:
+    """[size, size]: the weight of each source pixel (column), and of its mirror images, in each blurred one (row)."""
+    blurred, source = np.arange(size)[:, None], np.arange(size)[None]
+    mirrors = [
+        source,
+        np.where(source > 0, -source, np.inf),
+        np.where(source < size - 1, 2 * (size - 1) - source, np.inf),
+    ]
+    distance = np.stack([np.abs(mirror - blurred) for mirror in mirrors])
+    reached = distance <= radius
+    squared = jnp.asarray(np.where(reached, distance, 0) ** 2, jnp.float32)
+    weights = jnp.where(reached, jnp.exp(-squared / (2 * sigma**2)), 0.0).sum(axis=0)
+    return weights / weights.sum(axis=1, keepdims=True)

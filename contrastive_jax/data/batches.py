@@ -1,0 +1,187 @@
+"""Which images are in which batch, a pure function of (seed, step), and their assembly ahead of time with Grain."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import grain
+import numpy as np
+
+from contrastive_jax.data.sources import Source
+
+PARTITIONS = ("reshuffled", "fixed")
+
+Batch = dict[str, np.ndarray]
+_Host = TypeVar("_Host")
+_Placed = TypeVar("_Placed")
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOrder:
+    """The instances of every batch: a partition of the training set into batches, for every epoch.
+
+    The last `num_instances % batch_size` instances of an epoch's permutation are in none of its batches; under
+    "fixed" they are the same ones in every epoch.
+
+    Args:
+        num_instances: the number of instances in the training set.
+        batch_size: the number of instances in a batch, over all processes.
+        seed: the permutation's seed, not negative.
+        partition: "reshuffled" draws a new permutation every epoch; "fixed" keeps one, hence the same batches in
+            the same order always.
+
+    Raises:
+        ValueError: batch_size is not in [1, num_instances], or the partition is unknown.
+
+    Example:
+        >>> order = BatchOrder(num_instances=10, batch_size=5, seed=0, partition="reshuffled")
+        >>> sorted(np.concatenate([order.indices(0), order.indices(1)]).tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+
+    num_instances: int
+    batch_size: int
+    seed: int
+    partition: str = "reshuffled"
+
+    def __post_init__(self):
+        if not 1 <= self.batch_size <= self.num_instances:
+            raise ValueError(
+                f"batch_size is {self.batch_size} and the training set has {self.num_instances} instances; "
+                f"wanted a batch_size from 1 to {self.num_instances}"
+            )
+        if self.partition not in PARTITIONS:
+            raise ValueError(f"partition is {self.partition!r}; wanted one of {', '.join(PARTITIONS)}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self.num_instances // self.batch_size
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 0, that `step`, from 0, is in."""
+        return step // self.steps_per_epoch
+
+    def indices(self, step: int) -> np.ndarray:
+        """The instances of the batch of `step`, int64 [batch_size], read-only."""
+        drawn = self.epoch(step) if self.partition == "reshuffled" else 0
+        start = step % self.steps_per_epoch * self.batch_size
+        return _permutation(self.num_instances, self.seed, drawn)[start : start + self.batch_size]
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(num_instances: int, seed: int, epoch: int) -> np.ndarray:
+    permutation = np.random.default_rng((seed, epoch)).permutation(num_instances)
+    permutation.setflags(write=False)  # shared by every caller
+    return permutation
+
+
+def iterate(
+    source: Source,
+    order: BatchOrder,
+    *,
+    start: int,
+    stop: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    buffer_size: int = 4,
+) -> Iterator[Batch]:
+    """Yield this process's part of the batches of steps start, ..., stop - 1.
+
+    Process p of P reads positions [p B/P, (p+1) B/P) of each batch of B: the parts of all processes, in order, are
+    the batch that one process alone would have read.
+
+    Args:
+        source: where the images come from.
+        order: which of them are in which batch.
+        start: the first step; a run that is resumed at step k passes k.
+        stop: the step after the last.
+        process_index: this process's number, from 0.
+        process_count: the number of processes, which divides the batch size.
+        num_threads: batches assembled at once; a source that decodes images does so in threads of its own besides.
+        buffer_size: batches assembled ahead of the one in use.
+
+    Returns:
+        An iterator of dicts: `image` uint8 [B/P, H, W, C], `label` int32 [B/P], `id` int32 [B/P] and `epoch` int32 [].
+        Closing it stops its threads.
+
+    Raises:
+        ValueError: the order and the source differ in size, or the batch cannot be shared equally.
+        SourceError: an image cannot be read; raised where the batch is asked for.
+    """
+    if order.num_instances != len(source):
+        raise ValueError(f"the order is over {order.num_instances} instances, but {source.name} has {len(source)}")
+    if order.batch_size % process_count:
+        raise ValueError(f"batch_size {order.batch_size} cannot be shared equally by {process_count} processes")
+    local_size = order.batch_size // process_count
+    part = slice(process_index * local_size, (process_index + 1) * local_size)
+
+    def assemble(step: int) -> Batch:
+        return _read(source, order.indices(step)[part]) | {"epoch": np.array(order.epoch(step), np.int32)}
+
+    return _assembled(assemble, range(start, stop), num_threads=num_threads, buffer_size=buffer_size)
+
+
+def sequential(source: Source, batch_size: int, *, num_threads: int = 2, buffer_size: int = 4) -> Iterator[Batch]:
+    """Yield every image once, in order, in batches of one shape.
+
+    Args:
+        source: where the images come from.
+        batch_size: instances in a batch.
+        num_threads: batches assembled at once.
+        buffer_size: batches assembled ahead of the one in use.
+
+    Returns:
+        An iterator of dicts: `image` uint8 [batch_size, H, W, C], `label` int32, `id` int32 and `mask` bool, each
+        [batch_size]. The last batch is filled up with repeats of the last image, whose mask is False.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; wanted at least 1")
+
+    def assemble(start: int) -> Batch:
+        positions = np.arange(start, start + batch_size)
+        mask = positions < len(source)
+        return _read(source, np.minimum(positions, len(source) - 1)) | {"mask": mask}
+
+    return _assembled(assemble, range(0, len(source), batch_size), num_threads=num_threads, buffer_size=buffer_size)
+
+
+def prefetch(iterator: Iterable[_Host], place: Callable[[_Host], _Placed], size: int = 2) -> Iterator[_Placed]:
+    """Yield `place(batch)` of every batch, with the next `size` already on their way to the devices.
+
+    Args:
+        iterator: batches on the host.
+        place: starts the transfer of a batch to the devices and returns without waiting, as `jax.device_put` does.
+        size: placed batches in flight besides the one in use.
+    """
+    batches = iter(iterator)
+    placed: collections.deque[_Placed] = collections.deque()
+    try:
+        for batch in batches:
+            placed.append(place(batch))
+            if len(placed) > size:
+                yield placed.popleft()
+        while placed:
+            yield placed.popleft()
+    finally:
+        if hasattr(batches, "close"):
+            batches.close()
+
+
+def _read(source: Source, indices: np.ndarray) -> Batch:
+    images, labels = source.take(indices)
+    return {"image": images, "label": labels, "id": indices.astype(np.int32)}
+
+
+def _assembled(assemble: Callable[[int], Batch], keys: range, *, num_threads: int, buffer_size: int) -> Iterator[Batch]:
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size)
+    batches = iter(grain.MapDataset.source(keys).map(assemble).to_iter_dataset(options))
+    try:
+        yield from batches
+    finally:
+        batches.close()

@@ -1,0 +1,76 @@
+"""One table of how good several representations of a data set are."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from contrastive_jax.evaluation.features import extract
+from contrastive_jax.evaluation.knn import knn
+from contrastive_jax.evaluation.linear_probe import few_label_probe, linear_probe
+
+
+class Settings(NamedTuple):
+    """How representations are evaluated."""
+
+    num_classes: int
+    probe_epochs: int = 200
+    knn_neighbours: int = 200
+    knn_temperature: float = 0.07
+    labels_per_class: int = 5
+    draws: int = 3
+    seed: int = 0
+
+
+class Scores(NamedTuple):
+    """Top-1 test accuracies of one representation, in [0, 1]."""
+
+    linear_probe: float
+    knn: float
+    few_labels: float  # mean over draws
+    few_labels_std: float  # over draws, population
+
+
+def evaluate(
+    feature_fn: Callable[[Any], jax.Array],
+    train_batches: Iterator[Mapping[str, Any]],
+    test_batches: Iterator[Mapping[str, Any]],
+    settings: Settings,
+) -> Scores:
+    """Score one representation: linear probe, nearest neighbours, and a probe on a few labels a class.
+
+    Args:
+      feature_fn: images uint8 [b, H, W, C] to features [b, f]; jitted.
+      train_batches: un-augmented training images with labels, see `extract`.
+      test_batches: the same of the test set.
+      settings: how.
+
+    Returns:
+      `Scores`.
+
+    Raises:
+      ValueError: if a class has fewer than `settings.labels_per_class` training images.
+    """
+    data = (*extract(feature_fn, train_batches), *extract(feature_fn, test_batches))
+    classes, seed = settings.num_classes, settings.seed
+    probe = linear_probe(*data, num_classes=classes, epochs=settings.probe_epochs, seed=seed)
+    few = few_label_probe(
+        *data, num_classes=classes, labels_per_class=settings.labels_per_class, draws=settings.draws, seed=seed
+    )
+    near = knn(*data, num_classes=classes, k=settings.knn_neighbours, temperature=settings.knn_temperature)
+    return Scores(probe.accuracy, near, few.accuracy, few.standard_deviation)
+
+
+def table(scores: Mapping[str, Scores], settings: Settings) -> str:
+    """The scores in per cent, as a Markdown table."""
+    few = f"probe, {settings.labels_per_class} labels/class ({settings.draws} draws)"
+    lines = [
+        f"| representation | linear probe | {settings.knn_neighbours}-NN | {few} |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, row in scores.items():
+        lines.append(
+            f"| {name} | {100 * row.linear_probe:.1f} | {100 * row.knn:.1f} "
+            f"| {100 * row.few_labels:.1f} ± {100 * row.few_labels_std:.1f} |"
+        )
+    return "\n".join(lines)

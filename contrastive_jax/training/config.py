@@ -1,0 +1,202 @@
+"""The fields of a run's configuration: one table of defaults, types and limits, from which all else follows."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict, config_dict
+
+from contrastive_jax import spmd
+from contrastive_jax.data import batches, views
+from contrastive_jax.training import objective, optimizer
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says what was given, what is wanted and what to do."""
+
+
+class Field(NamedTuple):
+    """One field of the configuration."""
+
+    default: Any
+    kind: type
+    wanted: str
+    holds: Callable[[Any], bool] = lambda _: True
+    optional: bool = False
+
+
+def _one_of(default: str, names: Any) -> Field:
+    return Field(default, str, "one of " + ", ".join(map(repr, names)), lambda x: x in names)
+
+
+def _at_least(default: Any, least: float, kind: type = int, optional: bool = False) -> Field:
+    noun = "a whole number" if kind is int else "a number"
+    return Field(default, kind, f"{noun} >= {least}", lambda x: x >= least, optional)
+
+
+def _above(default: float, limit: float, optional: bool = False) -> Field:
+    return Field(default, float, f"a number > {limit}", lambda x: x > limit, optional)
+
+
+FIELDS: dict[str, Field] = {
+    "seed": _at_least(0, 0),
+    "epochs": _at_least(100, 1),
+    "batch_size": _at_least(256, 2),
+    "contrast_size": _at_least(None, 2, optional=True),
+    "partition": _one_of("reshuffled", batches.PARTITIONS),
+    "parallelism": _one_of("shard_map", spmd.PARALLELISMS),
+    "data.source": Field("digits", str, "digits, tfds:NAME, folder:PATH or npz:PATH", bool),
+    "data.directory": Field(None, str, "the folder of TensorFlow Datasets", bool, optional=True),
+    "data.image_size": _at_least(32, 4),
+    "data.stored_size": _at_least(None, 4, optional=True),
+    "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", bool),
+    "data.std": Field((0.5,), tuple, "positive numbers, one or one for each channel", lambda x: x and min(x) > 0),
+    "model.name": _one_of("resnet18", ("resnet18", "resnet34", "resnet50")),
+    "model.stem": _one_of("small", ("small", "plain")),
+    "model.width": _at_least(64, 1),
+    "model.head_hidden": _at_least(None, 1, optional=True),
+    "model.head_out": _at_least(128, 1),
+    "model.dtype": _one_of("float32", ("float32", "bfloat16")),
+    "loss.name": _one_of("simclr", tuple(objective.LOSSES)),
+    "vrns_weight": _at_least(0.0, 0, float),
+    "optimizer.name": _one_of("sgd", optimizer.OPTIMIZERS),
+    "optimizer.learning_rate": _above(0.3, 0),
+    "optimizer.momentum": Field(0.9, float, "a number in [0, 1)", lambda x: 0 <= x < 1),
+    "optimizer.weight_decay": _at_least(1e-4, 0, float),
+    "optimizer.warmup_epochs": _at_least(10.0, 0, float),
+    "optimizer.decay": _one_of("cosine", ("cosine", "constant")),
+    "checkpoint.every": _at_least(1000, 1),
+    "checkpoint.keep": _at_least(3, 1),
+    "log.distribution": Field(True, bool, "true or false"),
+    "log.num_bins": _at_least(100, 2),
+    "log.tensorboard_every": _at_least(1, 1),
+    "evaluation.raw_pixels": Field(True, bool, "true or false"),
+    "evaluation.batch_size": _at_least(256, 1),
+    "evaluation.probe_epochs": _at_least(200, 1),
+    "evaluation.knn_neighbours": _at_least(200, 1),
+    "evaluation.knn_temperature": _above(0.07, 0),
+    "evaluation.labels_per_class": _at_least(5, 1),
+    "evaluation.draws": _at_least(3, 1),
+}
+
+
+def _loss_fields() -> Iterator[tuple[str, Field]]:
+    """A field for every hyperparameter of any loss; unset, it is the loss's own default."""
+    for name in objective.LOSSES:
+        for argument, default in objective.hyperparameters(name).items():
+            limit = _above(None, 0, optional=True) if argument == "temperature" else None
+            yield f"loss.kwargs.{argument}", limit or Field(None, type(default), "", optional=True)
+
+
+def _view_fields() -> Iterator[tuple[str, Field]]:
+    """A field for everything about the views but their size and normalisation, which belong to `data`."""
+    for name, parameter in inspect.signature(views.ViewConfig).parameters.items():
+        if name not in ("size", "mean", "std"):
+            yield f"views.{name}", Field(parameter.default, type(parameter.default), "")
+
+
+FIELDS |= dict(_loss_fields()) | dict(_view_fields())
+
+
+def default_config() -> ConfigDict:
+    """Every field of a run, at its default: the protocol of Lee 2025 for CIFAR, on the digits.
+
+    A preset changes what differs; a run's overrides (`--config.loss.kwargs.temperature=0.1`) come on top. A field that
+    does not exist cannot be set.
+
+    Example:
+      >>> config = default_config()
+      >>> config.loss.name, config.optimizer.learning_rate
+      ('simclr', 0.3)
+    """
+    config = ConfigDict()
+    for path, field in FIELDS.items():
+        node = config
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            if parent not in node:
+                node[parent] = ConfigDict()
+            node = node[parent]
+        node[leaf] = config_dict.placeholder(field.kind) if field.default is None else field.default
+    return config.lock()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as {dotted path: value}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping | ConfigDict) else {path: value}
+    return flat
+
+
+def contrast_size(config: ConfigDict) -> int:
+    """Pairs compared with each other: by default, all of the batch."""
+    return config.contrast_size or config.batch_size
+
+
+def loss_kwargs(config: ConfigDict) -> dict[str, Any]:
+    """The loss's hyperparameters that were set."""
+    return {name: value for name, value in config.loss.kwargs.items() if value is not None}
+
+
+def view_config(config: ConfigDict) -> views.ViewConfig:
+    """How the run's views are made."""
+    return views.ViewConfig(size=config.data.image_size, mean=config.data.mean, std=config.data.std, **config.views)
+
+
+def check(config: ConfigDict, *, num_devices: int, num_instances: int | None = None) -> None:
+    """Refuse a configuration that cannot run, naming every field at fault.
+
+    Args:
+      config: of the fields of `default_config`.
+      num_devices: devices of all processes.
+      num_instances: size of the training set, once known.
+
+    Raises:
+      UsageError: one line a fault: the field, what was given, what is wanted.
+    """
+    faults = [*_field_faults(config), *_loss_faults(config)] or _joint_faults(config, num_devices, num_instances)
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def _field_faults(config: ConfigDict) -> Iterator[str]:
+    for path, value in flatten(config).items():
+        field = FIELDS[path]
+        if value is None and field.optional:
+            continue
+        if value is None or not field.holds(value):
+            yield f"config.{path}={value!r}: {field.wanted} is wanted."
+
+
+def _loss_faults(config: ConfigDict) -> Iterator[str]:
+    if config.loss.name not in objective.LOSSES:
+        return
+    known = objective.hyperparameters(config.loss.name)
+    for name, value in loss_kwargs(config).items():
+        if name not in known:
+            yield (
+                f"config.loss.kwargs.{name}={value!r}: loss {config.loss.name!r} has no such hyperparameter; "
+                f"it takes {', '.join(known)}."
+            )
+
+
+def _joint_faults(config: ConfigDict, num_devices: int, num_instances: int | None) -> list[str]:
+    faults = []
+    if config.batch_size % num_devices:
+        faults.append(f"config.batch_size={config.batch_size}: a multiple of the {num_devices} devices is wanted.")
+    if config.batch_size % contrast_size(config):
+        faults.append(
+            f"config.contrast_size={config.contrast_size}: a divisor of config.batch_size={config.batch_size} is wanted."
+        )
+    if num_instances is not None and config.batch_size > num_instances:
+        faults.append(
+            f"config.batch_size={config.batch_size}: at most the {num_instances} images of "
+            f"config.data.source={config.data.source!r} are wanted."
+        )
+    try:
+        view_config(config)
+    except ValueError as error:
+        faults.append(f"config.views: {error}.")
+    return faults

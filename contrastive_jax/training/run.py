@@ -1,0 +1,333 @@
+"""A run from its configuration to what it leaves behind."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from contrastive_jax import evaluation, models, spmd
+from contrastive_jax.data import batches, sources, views
+from contrastive_jax.evaluation import report
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import environment, logs, objective, optimizer, pictures, progress
+from contrastive_jax.training import step as step_lib
+from contrastive_jax.training.checkpoints import Checkpoints
+from contrastive_jax.training.config import UsageError
+
+
+class NonFiniteError(UsageError):
+    """The loss or its gradient is no longer a number."""
+
+
+class Job(NamedTuple):
+    """Everything a run needs, checked, with nothing written yet."""
+
+    config: ConfigDict
+    workdir: Path
+    train: sources.Source
+    test: sources.Source
+    order: batches.BatchOrder
+    program: step_lib.Program
+    initial: step_lib.TrainState
+
+    @property
+    def num_steps(self) -> int:
+        """Steps in the whole run."""
+        return self.config.epochs * self.order.steps_per_epoch
+
+
+def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = None) -> dict[str, Any]:
+    """Train, evaluate, and leave pictures and numbers in `workdir`; started again, go on where it stopped.
+
+    Args:
+      config: the fields of `default_config`.
+      workdir: a new folder, or that of a run with the same configuration.
+      steps: stop after so many steps in all, leaving all that a whole run leaves.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UsageError: what was asked for cannot be done; nothing has been written, or what was there is kept.
+    """
+    started = time.perf_counter()
+    job = prepare(config, Path(workdir), steps=steps)
+    stop = job.num_steps if steps is None else min(steps, job.num_steps)
+    with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
+        state, speed = train(job, checkpoints, stop)
+    _save_pictures(job, stop)
+    scores = evaluate(job, state)
+    return _summarize(job, stop, scores, speed, seconds=time.perf_counter() - started)
+
+
+def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> Job:
+    """Check everything that can be checked, open the data, build the model; only then make the workdir."""
+    devices = jax.device_count()
+    config_lib.check(config, num_devices=devices)
+    if steps is not None and steps < 1:
+        raise UsageError(f"--steps={steps}: at least 1 is wanted.")
+    train, test = (_load(config, split) for split in ("train", "test"))
+    config_lib.check(config, num_devices=devices, num_instances=len(train))
+    order = batches.BatchOrder(len(train), config.batch_size, config.seed, config.partition)
+    program, initial = build(config, train, order)
+    _claim(workdir, config)
+    return Job(config, workdir, train, test, order, program, initial)
+
+
+def _load(config: ConfigDict, split: str) -> sources.Source:
+    data = config.data
+    try:
+        return sources.load(
+            data.source,
+            split=split,
+            image_size=data.image_size,
+            stored_size=data.stored_size,
+            data_dir=data.directory,
+        )
+    except sources.SourceError as error:
+        raise UsageError(f"config.data.source={data.source!r}: {error}") from None
+
+
+def build(
+    config: ConfigDict, train: sources.Source, order: batches.BatchOrder
+) -> tuple[step_lib.Program, step_lib.TrainState]:
+    """The training program, and the state it starts from."""
+    model = models.create(
+        config.model.name,
+        channels=train.image_shape[-1],
+        stem=config.model.stem,
+        width=config.model.width,
+        head_hidden=config.model.head_hidden,
+        head_out=config.model.head_out,
+        dtype=config.model.dtype,
+        axis_name=spmd.AXIS,
+        seed=config.seed,
+    )
+    graphdef, params, batch_stats = models.functional(model)
+    schedule = optimizer.learning_rate_schedule(
+        config.optimizer.learning_rate,
+        batch_size=config.batch_size,
+        steps_per_epoch=order.steps_per_epoch,
+        warmup_epochs=config.optimizer.warmup_epochs,
+        epochs=config.epochs,
+        decay=config.optimizer.decay,
+    )
+    program = step_lib.Program(
+        graphdef=graphdef,
+        optimizer=optimizer.create(
+            config.optimizer.name,
+            schedule,
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+        ),
+        schedule=schedule,
+        objective=objective.Objective(config.loss.name, config_lib.loss_kwargs(config), config.vrns_weight, len(train)),
+        view_config=config_lib.view_config(config),
+        contrast_size=config_lib.contrast_size(config),
+        steps_per_epoch=order.steps_per_epoch,
+        seed=config.seed,
+        num_bins=config.log.num_bins if config.log.distribution else 0,
+    )
+    return program, step_lib.init(program, params, batch_stats)
+
+
+def _claim(workdir: Path, config: ConfigDict) -> None:
+    """Make the workdir this run's own, or find that it already is."""
+    path = workdir / "config.json"
+    ours = json.loads(config.to_json())
+    if path.exists():
+        theirs, flat = config_lib.flatten(json.loads(path.read_text())), config_lib.flatten(ours)
+        differ = [
+            f"{name} (there {theirs.get(name)!r}, here {flat.get(name)!r})"
+            for name in sorted(theirs.keys() | flat.keys())
+            if theirs.get(name) != flat.get(name)
+        ]
+        if differ:
+            raise UsageError(
+                f"--workdir={workdir} holds a run with another configuration: {', '.join(differ)}. "
+                "Give another workdir, or the same configuration to continue that run."
+            )
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with logs.replacing(path) as temporary:
+            temporary.write_text(json.dumps(ours, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
+
+
+def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float]:
+    """Take the steps that are left until `stop`; the final state, and images per second."""
+    state = job.initial
+    if checkpoints.latest_step is not None:
+        state = checkpoints.restore(state)
+    start = int(state.step)
+    mapped = spmd.map_step(
+        lambda state, batch: step_lib.train_step(job.program, state, batch),
+        parallelism=job.config.parallelism,
+        devices=jax.devices(),
+    )
+    if start == 0:
+        _save_views(job)
+    else:
+        print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
+    if start >= stop:
+        return state, 0.0
+    placed = mapped.place_state(state)
+    with (
+        logs.StepLog(
+            job.workdir,
+            start=start,
+            num_bins=job.config.log.num_bins,
+            tensorboard_every=job.config.log.tensorboard_every,
+        ) as log,
+        progress.Progress(start, stop, job.order.steps_per_epoch, job.config.batch_size) as bar,
+    ):
+        recorder = _Recorder(job, log, bar, checkpoints)
+        for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
+            placed, outputs = mapped.step(placed, batch)
+            recorder.add(mapped.read(outputs))
+            taken = recorder.step
+            if taken % job.config.checkpoint.every == 0 or taken == stop:
+                recorder.settle()  # a state whose loss was not a number is never saved
+                log.flush()
+                checkpoints.save(mapped.read(placed))
+        return jax.tree.map(np.asarray, mapped.read(placed)), bar.images_per_second
+
+
+def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
+    for batch in batches.iterate(
+        job.train,
+        job.order,
+        start=start,
+        stop=stop,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ):
+        yield {"image": batch["image"], "id": batch["id"]}
+
+
+class _Recorder:
+    """Logs each step while the next one runs, so that reading a step's metrics never holds the devices up."""
+
+    def __init__(self, job: Job, log: logs.StepLog, bar: progress.Progress, checkpoints: Checkpoints):
+        self._job, self._log, self._bar, self._checkpoints = job, log, bar, checkpoints
+        self._pending: Mapping[str, Any] | None = None
+        self.step = bar.start
+
+    def add(self, outputs: Mapping[str, Any]) -> None:
+        self.settle()
+        self._pending = outputs
+        self.step += 1
+
+    def settle(self) -> None:
+        """Wait for the step last taken, and log it."""
+        if self._pending is None:
+            return
+        outputs, self._pending = jax.device_get(self._pending), None
+        step = self.step - 1
+        row = logs.record(
+            step,
+            outputs,
+            epoch=self._job.order.epoch(step),
+            num_instances=len(self._job.train),
+            contrast_size=self._job.program.contrast_size,
+        )
+        self._bar.update(row)
+        row["images_per_second"] = self._bar.images_per_second
+        self._log.write(row, outputs.get("distribution"))
+        if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
+            self._refuse(row)
+
+    def _refuse(self, row: Mapping[str, Any]) -> None:
+        self._log.flush()
+        last = self._checkpoints.latest_step
+        kept = "there is no checkpoint before it" if last is None else f"the checkpoint of step {last} is kept"
+        raise NonFiniteError(
+            f"step {row['step']}: the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}; {kept}. "
+            f"Lower config.optimizer.learning_rate or raise config.loss.kwargs.temperature."
+        )
+
+
+def _save_views(job: Job) -> None:
+    indices = np.arange(min(16, len(job.train)))
+    images, _ = job.train.take(indices)
+    config = job.program.view_config
+    pair = jax.jit(lambda x, ids: views.random_views(x, ids, seed=job.config.seed, epoch=0, config=config))(
+        images, indices.astype(np.int32)
+    )
+    views.save_views_picture(job.workdir / "views.png", images, pair, mean=config.mean, std=config.std)
+
+
+def _save_pictures(job: Job, stop: int) -> None:
+    if not job.config.log.distribution:
+        return
+    rows = logs.read_rows(job.workdir / "metrics.jsonl")
+    counts = logs.read_counts(job.workdir / "similarity.counts", job.config.log.num_bins)
+    logs.save_similarity(job.workdir / "similarity.npz", counts)
+    title = (
+        f"{job.config.loss.name} on {job.config.data.source}: similarities within contrast sets of "
+        f"m = {job.program.contrast_size}, n = {len(job.train)}"
+    )
+    pictures.save_similarity_picture(job.workdir / "similarity.png", counts, rows, title=title)
+
+
+def evaluate(job: Job, state: step_lib.TrainState) -> dict[str, report.Scores]:
+    """Score raw pixels, the untrained encoder and the trained one."""
+    config, program = job.config, job.program
+
+    @jax.jit
+    def features(params, batch_stats, images):
+        plain = views.plain_view(images, config=program.view_config)
+        return models.features(program.graphdef, params, batch_stats, plain)
+
+    encoders = {"untrained encoder": job.initial, "trained encoder": state}
+    representations = {"raw pixels": evaluation.raw_pixels} if config.evaluation.raw_pixels else {}
+    for name, encoder in encoders.items():
+        params, batch_stats = jax.device_put((encoder.params, encoder.batch_stats))
+        representations[name] = lambda images, p=params, b=batch_stats: features(p, b, images)
+    scores = {}
+    for name, fn in representations.items():
+        print(f"Evaluating {name} ...", file=sys.stderr)
+        train, test = (batches.sequential(s, config.evaluation.batch_size) for s in (job.train, job.test))
+        scores[name] = report.evaluate(fn, train, test, settings(job))
+    return scores
+
+
+def settings(job: Job) -> report.Settings:
+    """How the run's representations are evaluated."""
+    e = job.config.evaluation
+    return report.Settings(
+        num_classes=job.train.num_classes,
+        probe_epochs=e.probe_epochs,
+        knn_neighbours=min(e.knn_neighbours, len(job.train)),
+        knn_temperature=e.knn_temperature,
+        labels_per_class=e.labels_per_class,
+        draws=e.draws,
+        seed=job.config.seed,
+    )
+
+
+def _summarize(job, stop, scores, images_per_second, *, seconds) -> dict[str, Any]:
+    summary = {
+        "steps": stop,
+        "steps_of_the_whole_run": job.num_steps,
+        "num_instances": len(job.train),
+        "contrast_size": job.program.contrast_size,
+        "final": logs.read_rows(job.workdir / "metrics.jsonl")[-1],
+        "evaluation": {name: row._asdict() for name, row in scores.items()},
+        "images_per_second": images_per_second,
+        "seconds": seconds,
+        "environment": environment.describe(),
+    }
+    with logs.replacing(job.workdir / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    print(report.table(scores, settings(job)))
+    return summary

@@ -1,0 +1,56 @@
+"""Train an encoder contrastively, watch the similarities, evaluate it.
+
+    python -m experiments.train --config=configs/digits.py --workdir=runs/digits
+
+Any field of the configuration can be overridden: --config.loss.kwargs.temperature=0.1
+"""
+
+import logging
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "The preset, a file of configs/.")
+flags.DEFINE_string("workdir", None, "Where the run leaves what it makes; the same again resumes it.")
+flags.DEFINE_integer("steps", None, "Stop after so many steps, leaving all that a whole run leaves.")
+
+
+def fail(message: object) -> int:
+    """Say what is wrong, a line each."""
+    for line in str(message).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
+def parse(argv: list[str]) -> str | None:
+    """Parse the command line; a line that says what is wrong with it, if something is."""
+    try:
+        rest = FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        return " ".join(str(error).split())
+    if len(rest) > 1:
+        return f"{rest[1]!r} is not an option; see --help."
+    for name in ("config", "workdir"):
+        if FLAGS[name].value is None:
+            return f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits."
+    return None
+
+
+def main(argv: list[str]) -> int:
+    if problem := parse(argv):
+        return fail(problem)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    from contrastive_jax.training import run  # after the flags, so that a mistyped one is answered at once
+
+    try:
+        run.run(FLAGS.config, FLAGS.workdir, steps=FLAGS.steps)
+    except run.UsageError as error:
+        return fail(error)
+    print(f"Pictures and numbers are in {FLAGS.workdir}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,293 @@
+"""Sources: what is loaded, that it is always the same, and what a wrong input is told."""
+
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contrastive_jax.data import sources
+
+PREPARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tensorflow_datasets"
+needs_prepared = pytest.mark.skipif(not (PREPARED / "fashion_mnist").is_dir(), reason="no prepared TFDS data set here")
+
+
+def refused(spec, *words, split="train", **kwargs):
+    """Loading `spec` is refused with one line that has all `words`."""
+    with pytest.raises(sources.SourceError) as caught:
+        sources.load(spec, split=split, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message, f"{word!r} is not in {message!r}"
+
+
+def write_image(path, size=(6, 5), mode="RGB", value=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = tuple(value + 10 * channel for channel in range(len(mode))) if mode in ("RGB", "RGBA") else value
+    Image.new(mode, size, colour).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, three images each in train and one in test, all 6 wide and 5 high."""
+    for split, count in (("train", 3), ("test", 1)):
+        for name in ("cat", "dog"):
+            for number in range(count):
+                write_image(tmp_path / split / name / f"{number}.png", value=100 + number)
+    return tmp_path
+
+
+def test_digits_sizes_and_stratification():
+    train, test = sources.load("digits", split="train"), sources.load("digits", split="test")
+    assert (len(train), len(test)) == (1437, 360)
+    for source in (train, test):
+        assert source.image_shape == (8, 8, 1)
+        assert source.num_classes == 10
+        assert source.labels.dtype == np.int32
+        fractions = np.bincount(source.labels, minlength=10) / len(source)
+        np.testing.assert_allclose(fractions, np.bincount(np.r_[train.labels, test.labels]) / 1797, atol=2e-3)
+
+
+def test_digits_are_scikit_learns_and_in_one_split_only():
+    from sklearn.datasets import load_digits
+
+    splits = [sources.load("digits", split=split) for split in ("train", "test")]
+    stacked = np.concatenate([source.take(np.arange(len(source)))[0] for source in splits])
+    assert stacked.dtype == np.uint8
+    originals = load_digits().images
+    assert sorted(image.tobytes() for image in stacked) == sorted(
+        np.round(image * 255 / 16).astype(np.uint8).tobytes() for image in originals
+    )
+    assert stacked.max() == 255
+
+
+def test_a_source_is_always_the_same_and_its_ids_are_positions():
+    first, second = (sources.load("digits", split="train") for _ in range(2))
+    indices = np.array([5, 0, 1436])
+    np.testing.assert_array_equal(first.take(indices)[0], second.take(indices)[0])
+    assert [first[index].id for index in (0, 7, -1)] == [0, 7, 1436]
+    np.testing.assert_array_equal(first[5].image, first.take(indices)[0][0])
+    assert first[5].label == first.labels[5]
+    with pytest.raises(IndexError, match="1437"):
+        first[1437]
+    assert len({example.id for example in first}) == 1437  # iterates, and stops
+
+
+def test_stored_size_resizes_every_image():
+    source = sources.load("digits", split="test", stored_size=16)
+    assert source.image_shape == (16, 16, 1) == source[0].image.shape
+
+
+@pytest.mark.parametrize("spec", ["foo", "", "tfds:", "folder", "npz:", "digits:8"])
+def test_unknown_spec_lists_the_forms(spec):
+    refused(spec, repr(spec), "digits", "tfds:NAME", "folder:PATH", "npz:PATH")
+
+
+def test_unknown_split():
+    refused("digits", "'validation'", "train, test", split="validation")
+
+
+def test_folder_classes_labels_and_native_shape(folder):
+    train, test = (sources.load(f"folder:{folder}", split=split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (6, 2)
+    assert train.image_shape == (5, 6, 3)
+    assert train.num_classes == test.num_classes == 2
+    np.testing.assert_array_equal(train.labels, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(train[2].image, np.broadcast_to(np.uint8([102, 112, 122]), (5, 6, 3)))
+    images, labels = train.take(np.array([3, 0, 3]))
+    assert images.shape == (3, 5, 6, 3)
+    np.testing.assert_array_equal(labels, [1, 0, 1])
+
+
+def test_folder_of_mixed_modes_and_sizes(tmp_path):
+    for number, (mode, size) in enumerate(
+        [("RGB", (40, 20)), ("L", (20, 40)), ("RGBA", (30, 30)), ("P", (33, 21)), ("1", (25, 25)), ("CMYK", (30, 50))]
+    ):
+        write_image(tmp_path / "train" / "a" / f"{number}.{'jpg' if mode == 'CMYK' else 'png'}", size, mode, value=1)
+    Image.fromarray(np.full((25, 30), 0x8000, np.uint16)).save(tmp_path / "train" / "a" / "9.png")
+    source = sources.load(f"folder:{tmp_path}", split="train", image_size=14)
+    assert source.image_shape == (16, 16, 3)
+    images, _ = source.take(np.arange(len(source)))
+    assert images.shape == (7, 16, 16, 3)
+    assert (images[6] == 0x80).all()  # sixteen bits become the higher eight
+    assert sources.load(f"folder:{tmp_path}", split="train", stored_size=24)[1].image.shape == (24, 24, 3)
+    refused(f"folder:{tmp_path}", "differ in shape", "image_size", "stored_size")
+
+
+def test_stored_image_is_the_centre(tmp_path):
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = 200
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "train" / "a" / "0.png")
+    source = sources.load(f"folder:{tmp_path}", split="train", stored_size=10)
+    assert (source[0].image == 200).all()
+
+
+def test_folder_without_train_is_split_in_each_class(tmp_path):
+    for name in ("a", "b"):
+        for number in range(10):
+            write_image(tmp_path / name / f"{number}.png", value=100 + number)
+    train, test = (sources.load(f"folder:{tmp_path}", split=split) for split in ("train", "test"))
+    assert np.bincount(train.labels).tolist() == [8, 8]
+    assert np.bincount(test.labels).tolist() == [2, 2]
+    keys = [(example.label, int(example.image[0, 0, 0])) for source in (train, test) for example in source]
+    assert len(set(keys)) == 20
+
+
+def test_folder_refusals(tmp_path, folder):
+    refused(f"folder:{tmp_path / 'none'}", tmp_path / "none", "PATH/train/CLASS")
+    (tmp_path / "empty").mkdir()
+    refused(f"folder:{tmp_path / 'empty'}", "empty", "no class subfolders")
+    (folder / "train" / "eel").mkdir()
+    refused(f"folder:{folder}", folder / "train" / "eel", "no image")
+    write_image(folder / "test" / "fox" / "0.png")
+    (folder / "train" / "eel").rmdir()
+    refused(f"folder:{folder}", "['fox']", split="test")
+    write_image(tmp_path / "lone" / "train" / "a" / "0.png")
+    refused(f"folder:{tmp_path / 'lone'}", "test", split="test")
+    write_image(tmp_path / "few" / "a" / "0.png")
+    refused(f"folder:{tmp_path / 'few'}", "80/20", "Give it a test split")
+
+
+def test_a_file_that_is_no_image_is_named_at_load(folder):
+    (folder / "train" / "cat" / "broken.png").write_text("not an image")
+    refused(f"folder:{folder}", folder / "train" / "cat" / "broken.png", "replace or remove")
+
+
+def test_a_truncated_image_is_named_when_read(folder):
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)).save(stream, "PNG")
+    (folder / "train" / "cat" / "1.png").write_bytes(stream.getvalue()[:-60])
+    source = sources.load(f"folder:{folder}", split="train")
+    with pytest.raises(sources.SourceError, match=r"cat.1\.png: not a readable image"):
+        source.take(np.arange(6))
+    assert source[0].label == 0  # the others can still be read
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10**6])
+def test_read_source_with_and_without_its_cache(cache_bytes):
+    reads = []
+
+    def read(indices):
+        for index in indices:
+            reads.append(index)
+            yield np.full((2, 2, 1), index, np.uint8), index % 3
+
+    source = sources.ReadSource(
+        "squares",
+        read,
+        lambda: np.arange(50) % 3,
+        length=50,
+        image_shape=(2, 2, 1),
+        num_classes=3,
+        cache_bytes=cache_bytes,
+    )
+    indices = np.array([7, 49, 7, 0])
+    for _ in range(2):
+        images, labels = source.take(indices)
+        np.testing.assert_array_equal(images[:, 0, 0, 0], indices)
+        np.testing.assert_array_equal(labels, indices % 3)
+        np.testing.assert_array_equal(labels, source.labels[indices])
+    assert len(reads) == (3 if cache_bytes else 8)
+
+
+def save_npz(path, **arrays):
+    np.savez(path, **arrays)
+    return f"npz:{path}"
+
+
+def test_npz_with_and_without_a_test_split(tmp_path):
+    images = np.arange(20 * 3 * 4, dtype=np.uint8).reshape(20, 3, 4)
+    labels = np.arange(20) % 2
+    spec = save_npz(tmp_path / "a.npz", image=images, label=labels)
+    train, test = (sources.load(spec, split=split) for split in ("train", "test"))
+    assert (len(train), len(test), train.image_shape, train.num_classes) == (16, 4, (3, 4, 1), 2)
+    both = np.concatenate([source.take(np.arange(len(source)))[0][..., 0] for source in (train, test)])
+    np.testing.assert_array_equal(np.sort(both, axis=0), images)
+    spec = save_npz(
+        tmp_path / "b.npz", image=images, label=labels, image_test=images[:3], label_test=np.array([0, 1, 2])
+    )
+    train, test = (sources.load(spec, split=split) for split in ("train", "test"))
+    assert (len(train), len(test), train.num_classes, test.num_classes) == (20, 3, 3, 3)
+    np.testing.assert_array_equal(test.take(np.arange(3))[0][..., 0], images[:3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"label": None}, ["no array 'label'", "found ['image']"]),
+        ({"image": None}, ["no array 'image'"]),
+        ({"image": np.zeros((4, 2, 2), np.float32)}, ["float32", "not uint8"]),
+        ({"image": np.zeros((4, 2, 2, 2), np.uint8)}, ["[4, 2, 2, 2]"]),
+        ({"image": np.zeros((4, 2), np.uint8)}, ["[4, 2]"]),
+        ({"image": np.zeros((0, 2, 2), np.uint8)}, ["[0, 2, 2]"]),
+        ({"label": np.zeros(3, np.int64)}, ["4 entries", "label 3"]),
+        ({"label": np.zeros(4, np.float32)}, ["label is float32"]),
+        ({"label": np.zeros((4, 1), np.int64)}, ["[4, 1]"]),
+        ({"label": np.array([0, 1, -1, 0])}, ["-1"]),
+        ({"label": np.array([0, None, 1, 0])}, ["not a readable .npz"]),
+        ({"image_test": np.zeros((2, 2, 2), np.uint8)}, ["no array 'label_test'"]),
+        ({"image_test": np.zeros((2, 3, 3), np.uint8), "label_test": np.zeros(2, int)}, ["(2, 2, 1)", "(3, 3, 1)"]),
+    ],
+)
+def test_npz_refusals(tmp_path, changes, words):
+    arrays = {"image": np.zeros((4, 2, 2), np.uint8), "label": np.array([0, 1, 0, 1])} | changes
+    spec = save_npz(tmp_path / "a.npz", **{key: value for key, value in arrays.items() if value is not None})
+    refused(spec, tmp_path / "a.npz", *words)
+
+
+def test_npz_files_that_are_none(tmp_path):
+    refused(f"npz:{tmp_path / 'none.npz'}", "none.npz", "no such file")
+    (tmp_path / "text.npz").write_text("text")
+    refused(f"npz:{tmp_path / 'text.npz'}", "text.npz", "not a readable .npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    refused(f"npz:{tmp_path / 'array.npy'}", "array.npy", "not a readable .npz")
+
+
+def test_tfds_unknown_and_unprepared(tmp_path):
+    refused("tfds:no_such_set", "no_such_set", "no such data set", data_dir=tmp_path)
+    refused("tfds:mnist:99.0.0", "99.0.0", data_dir=tmp_path)
+    refused(
+        "tfds:cifar10",
+        "not prepared",
+        tmp_path,
+        'pip install "contrastive_jax[prepare]"',
+        'pip install -e ".[prepare]"',
+        "tfds.builder('cifar10', file_format='array_record'",
+        "download_and_prepare()",
+        data_dir=tmp_path,
+    )
+
+
+@needs_prepared
+def test_tfds_reads_array_records():
+    train, test = (sources.load("tfds:fashion_mnist", split=split, data_dir=PREPARED) for split in ("train", "test"))
+    assert (len(train), len(test), train.image_shape, train.num_classes) == (60000, 10000, (28, 28, 1), 10)
+    np.testing.assert_array_equal(np.bincount(test.labels), np.full(10, 1000))
+    images, labels = test.take(np.array([3, 0, 9999]))
+    np.testing.assert_array_equal(labels, test.labels[[3, 0, 9999]])
+    import tensorflow_datasets as tfds
+
+    theirs = tfds.builder("fashion_mnist", file_format="array_record", data_dir=PREPARED).as_data_source("test")[3]
+    np.testing.assert_array_equal(images[0], theirs["image"])
+    assert sources.load("tfds:fashion_mnist", split="test", stored_size=14, data_dir=PREPARED)[0].image.shape == (
+        14,
+        14,
+        1,
+    )
+
+
+@needs_prepared
+def test_tfds_needs_no_tensorflow():
+    program = (
+        "import sys; from contrastive_jax.data import sources; sources.load('tfds:fashion_mnist', split='test')[0]; "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    environment = os.environ | {"TFDS_DATA_DIR": str(PREPARED)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

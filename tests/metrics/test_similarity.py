@@ -1,0 +1,130 @@
+"""The distribution of similarities: every pair once, whatever the devices, and mergeable."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from contrastive_jax import metrics
+from tests.mappings import AXIS, MAPPINGS
+
+M, D, BINS = 16, 5, 20
+
+
+def batch(m=M, seed=0):
+    return jax.random.normal(jax.random.key(seed), (2, m, D))
+
+
+def expected(u, v, ids):
+    """The similarities of each kind, pair by pair, in float64."""
+    u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in np.asarray((u, v), np.float64))
+    m = range(len(u))
+    return {
+        "positive": [u[i] @ v[i] for i in m],
+        "cross_view": [u[i] @ v[j] for i in m for j in m if ids[i] != ids[j]],
+        "within_view": [x[i] @ x[j] for x in (u, v) for i in m for j in range(i + 1, len(u)) if ids[i] != ids[j]],
+    }
+
+
+def check(distribution, u, v, ids):
+    for kind, values in expected(u, v, ids).items():
+        got = getattr(distribution, kind)
+        edges = metrics.similarity_edges(BINS)
+        np.testing.assert_array_equal(got.counts, np.histogram(values, edges)[0], err_msg=kind)
+        assert got.counts.dtype == jnp.uint32
+        assert got.count == len(values) == got.counts.sum()
+        moments = [np.mean(values), np.var(values), np.min(values), np.max(values)]
+        np.testing.assert_allclose([got.mean, got.variance, got.least, got.greatest], moments, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("ids", [np.arange(M), np.arange(M) // 2], ids=["different", "paired"])
+def test_every_pair_once(ids):
+    u, v = batch()
+    got = jax.jit(lambda u, v: metrics.similarity_distribution(u, v, num_bins=BINS, ids=jnp.asarray(ids)))(u, v)
+    check(got, u, v, ids)
+
+
+def test_the_counts_add_up():
+    got = jax.jit(metrics.similarity_distribution)(*batch())
+    assert [int(pairs.counts.sum()) for pairs in got] == [M, M * (M - 1), M * (M - 1)]
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("mapped", MAPPINGS.values(), ids=MAPPINGS.keys())
+def test_any_number_of_devices(mapped, devices):
+    u, v = batch()
+    ids = np.arange(M) % 13
+    call = mapped(
+        lambda u, v, ids: metrics.similarity_distribution(u, v, num_bins=BINS, ids=ids, axis_name=AXIS), devices
+    )
+    check(jax.jit(lambda *a: call(*a, out=PartitionSpec()))(u, v, jnp.asarray(ids)), u, v, ids)
+
+
+def test_ends_of_the_interval_fall_into_the_end_bins():
+    u = jnp.eye(3)
+    v = jnp.stack([u[0], u[1], -u[2]])
+    got = jax.jit(lambda u, v: metrics.similarity_distribution(u, v, num_bins=4))(u, v)
+    assert got.positive.counts.tolist() == [1, 0, 0, 2]
+    assert got.cross_view.counts.tolist() == [0, 0, 6, 0]
+
+
+def test_merge_of_parts_is_the_whole():
+    u, v = batch()
+    each = jax.jit(jax.vmap(lambda u, v: metrics.similarity_distribution(u, v, num_bins=BINS)))
+    sets = each(u.reshape(4, 4, D), v.reshape(4, 4, D))
+    whole = expected(u, v, np.arange(M))
+    parts = [expected(u[i : i + 4], v[i : i + 4], np.arange(4)) for i in range(0, M, 4)]
+    for merged in (jax.jit(metrics.merge)(sets), metrics.merge(jax.tree.map(np.asarray, sets))):
+        for kind in whole:
+            values = np.concatenate([part[kind] for part in parts])
+            got = getattr(merged, kind)
+            np.testing.assert_array_equal(got.counts, np.histogram(values, metrics.similarity_edges(BINS))[0])
+            np.testing.assert_allclose(
+                [got.mean, got.variance, got.least, got.greatest],
+                [values.mean(), values.var(), values.min(), values.max()],
+                rtol=1e-5,
+            )
+
+
+def test_merge_on_the_host_counts_beyond_32_bits():
+    pairs = metrics.PairSimilarities(
+        counts=np.full((3, 2), 2**31, np.uint32),
+        count=np.full(3, 2**32 - 1, np.uint32),
+        mean=np.zeros(3, np.float32),
+        variance=np.ones(3, np.float32),
+        least=-np.ones(3, np.float32),
+        greatest=np.ones(3, np.float32),
+    )
+    merged = metrics.merge(metrics.SimilarityDistribution(pairs, pairs, pairs))
+    assert merged.positive.counts.tolist() == [3 * 2**31] * 2
+    assert merged.positive.count == 3 * (2**32 - 1)
+
+
+def test_no_pairs_are_the_identity_of_merge():
+    u, v = batch()
+    one = jax.jit(metrics.similarity_distribution)(u, v)
+    none = metrics.select(one, jnp.bool_(False))
+    merged = jax.jit(metrics.merge)(jax.tree.map(lambda *x: jnp.stack(x), one, none))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), merged, one)
+    alone = jax.jit(metrics.similarity_distribution)(u, v, ids=jnp.zeros(M, jnp.int32))
+    assert alone.cross_view.count == 0 and alone.cross_view.mean == 0 and alone.cross_view.least == np.inf
+
+
+def test_carries_no_gradient():
+    u, v = batch()
+    grad = jax.jit(jax.grad(lambda u: metrics.similarity_distribution(u, v).cross_view.variance))(u)
+    assert not grad.any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda u, v: metrics.similarity_distribution(u, v[:3]), r"\(16, 5\) and \(3, 5\)"),
+        (lambda u, v: metrics.similarity_distribution(u, v, num_bins=0), "num_bins >= 1.*0"),
+        (lambda *_: jax.eval_shape(metrics.similarity_distribution, *[jnp.zeros((65_537, 1))] * 2), "65536.*65537"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*batch())
