@@ -1,6 +1,7 @@
 """Views: keyed by instance alone, with torchvision's formulas, the same on any number of devices."""
 
 import colorsys
+import dataclasses
 import functools
 import itertools
 
@@ -19,7 +20,7 @@ FULL = views.ViewConfig(size=20)
 NOTHING = views.ViewConfig(
     size=4, crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, jitter=0, greyscale=0, blur=0, mean=0.0, std=1.0
 )
-CROP = views.dataclasses.replace(NOTHING, crop_scale=(0.2, 1.0))
+CROP = dataclasses.replace(NOTHING, crop_scale=(0.2, 1.0))
 MANY = 2000
 
 plain_view = jax.jit(views.plain_view, static_argnames="config")
@@ -34,7 +35,7 @@ def images_of(*shape, seed=0):
 
 
 def replace(config, **changes):
-    return views.dataclasses.replace(config, **changes)
+    return dataclasses.replace(config, **changes)
 
 
 @functools.cache

@@ -34,35 +34,36 @@ def step(params, batch_stats, images, targets, *, axis_name=None):
     return loss, mean(grads), new_stats
 
 
-def mapped(kind, devices):
+def run(step, *arguments):
+    # Nine compilations of the step: optimising its code would take most of the time of this file.
+    return step.lower(*arguments).compile({"xla_backend_optimization_level": 0})(*arguments)
+
+
+def run_mapped(kind, devices, params, batch_stats, *data):
     per_device = functools.partial(step, axis_name="batch")
     if kind == "pmap":
         pmapped = jax.pmap(per_device, "batch", in_axes=(None, None, 0, 0), devices=jax.devices()[:devices])
-
-        def run(params, batch_stats, *data):
-            out = pmapped(params, batch_stats, *(x.reshape(devices, -1, *x.shape[1:]) for x in data))
-            for leaf in jax.tree.leaves(out):
-                np.testing.assert_array_equal(leaf, jnp.broadcast_to(leaf[:1], leaf.shape))
-            return jax.tree.map(lambda leaf: leaf[0], out)
-
-        return run
+        out = run(pmapped, params, batch_stats, *(x.reshape(devices, -1, *x.shape[1:]) for x in data))
+        for leaf in jax.tree.leaves(out):
+            np.testing.assert_array_equal(leaf, jnp.broadcast_to(leaf[:1], leaf.shape))
+        return jax.tree.map(lambda leaf: leaf[0], out)
     mesh = jax.sharding.Mesh(jax.devices()[:devices], "batch")
     specs = P(), P(), P("batch"), P("batch")
-    return jax.jit(
-        jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=kind == "checked shard_map")
-    )
+    checked = kind == "checked shard_map"
+    sharded = jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=checked)
+    return run(jax.jit(sharded), params, batch_stats, *data)
 
 
 @functools.cache
 def single_device():
-    return jax.jit(step)(*build()[1:], IMAGES, TARGETS)
+    return run(jax.jit(step), *build()[1:], IMAGES, TARGETS)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["checked shard_map", "unchecked shard_map", "pmap"])
 def test_step_is_the_same_on_any_number_of_devices(kind, devices):
     _, params, batch_stats = build("batch")
-    result = mapped(kind, devices)(params, batch_stats, IMAGES, TARGETS)
+    result = run_mapped(kind, devices, params, batch_stats, IMAGES, TARGETS)
     expected = single_device()
     assert jax.tree.structure(result) == jax.tree.structure(expected)
     for leaf, wanted in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):

@@ -1,0 +1,18 @@
+"""A folder of your own images, one subfolder a class: ResNet-18 at 64 pixels.
+
+Command:  python -m experiments.train --config=configs/folder.py --workdir=runs/mine --config.data.source=folder:PATH
+Data:     PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* (split 80/20), images of any size.
+Protocol: Lee 2025, with the plain stem, which suits 64 pixels and more.
+"""
+
+from contrastive_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.epochs = 200
+    config.batch_size = 256
+    config.data.source = "folder:data/images"
+    config.data.image_size = 64
+    config.model.stem = "plain"
+    return config

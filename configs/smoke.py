@@ -1,0 +1,20 @@
+"""The smallest whole run, for tests: a thin ResNet-18 on the digits.
+
+Command:  python -m experiments.train --config=configs/smoke.py --workdir=runs/smoke
+"""
+
+from contrastive_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.epochs = 2
+    config.batch_size = 64
+    config.data.source = "digits"
+    config.data.image_size = 8
+    config.model.width = 4
+    config.model.head_out = 16
+    config.optimizer.warmup_epochs = 0.5
+    config.checkpoint.every = 5
+    config.evaluation.probe_epochs = 20
+    return config
