@@ -7,6 +7,7 @@ Any field of the configuration can be overridden: --config.loss.kwargs.temperatu
 
 import logging
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -17,15 +18,18 @@ flags.DEFINE_string("workdir", None, "Where the run leaves what it makes; the sa
 flags.DEFINE_integer("steps", None, "Stop after so many steps, leaving all that a whole run leaves.")
 
 
-def fail(message: object) -> int:
-    """Say what is wrong, a line each."""
-    for line in str(message).splitlines():
-        print(f"error: {line}", file=sys.stderr)
-    return 2
-
-
 def parse(argv: list[str]) -> str | None:
     """Parse the command line; a line that says what is wrong with it, if something is."""
+    from contrastive_jax.training import config
+
+    options = {name: value for name, _, value in (a.lstrip("-").partition("=") for a in argv[1:])}
+    preset = Path(options.get("config", ""))
+    if "config" in options and not preset.is_file():
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py") if p.stem != "__init__"))
+        return f"--config={preset}: there is no such preset; here are {known or 'none (run from the repository)'}."
+    for name in options:
+        if name.startswith("config.") and (problem := config.unknown_field(name.removeprefix("config."))):
+            return problem
     try:
         rest = FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -38,11 +42,18 @@ def parse(argv: list[str]) -> str | None:
     return None
 
 
+def fail(message: object) -> int:
+    """Say what is wrong, a line each."""
+    for line in str(message).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
 def main(argv: list[str]) -> int:
     if problem := parse(argv):
         return fail(problem)
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    from contrastive_jax.training import run  # after the flags, so that a mistyped one is answered at once
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    from contrastive_jax.training import run
 
     try:
         run.run(FLAGS.config, FLAGS.workdir, steps=FLAGS.steps)

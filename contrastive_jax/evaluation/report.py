@@ -15,6 +15,7 @@ class Settings(NamedTuple):
 
     num_classes: int
     probe_epochs: int = 200
+    probe_learning_rate: float = 0.1
     knn_neighbours: int = 200
     knn_temperature: float = 0.07
     labels_per_class: int = 5
@@ -53,7 +54,13 @@ def evaluate(
     """
     data = (*extract(feature_fn, train_batches), *extract(feature_fn, test_batches))
     classes, seed = settings.num_classes, settings.seed
-    probe = linear_probe(*data, num_classes=classes, epochs=settings.probe_epochs, seed=seed)
+    probe = linear_probe(
+        *data,
+        num_classes=classes,
+        learning_rate=settings.probe_learning_rate,
+        epochs=settings.probe_epochs,
+        seed=seed,
+    )
     few = few_label_probe(
         *data, num_classes=classes, labels_per_class=settings.labels_per_class, draws=settings.draws, seed=seed
     )

@@ -1,5 +1,6 @@
 """The fields of a run's configuration: one table of defaults, types and limits, from which all else follows."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -73,6 +74,7 @@ FIELDS: dict[str, Field] = {
     "evaluation.raw_pixels": Field(True, bool, "true or false"),
     "evaluation.batch_size": _at_least(256, 1),
     "evaluation.probe_epochs": _at_least(200, 1),
+    "evaluation.probe_learning_rate": _above(0.1, 0),
     "evaluation.knn_neighbours": _at_least(200, 1),
     "evaluation.knn_temperature": _above(0.07, 0),
     "evaluation.labels_per_class": _at_least(5, 1),
@@ -119,6 +121,14 @@ def default_config() -> ConfigDict:
             node = node[parent]
         node[leaf] = config_dict.placeholder(field.kind) if field.default is None else field.default
     return config.lock()
+
+
+def unknown_field(path: str) -> str | None:
+    """A line that says so, if there is no such field or section."""
+    if path in FIELDS or any(name.startswith(f"{path}.") for name in FIELDS):
+        return None
+    near = difflib.get_close_matches(path, FIELDS, n=3)
+    return f"config.{path}: there is no such field; {'near it: ' + ', '.join(near) if near else 'see default_config'}."
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

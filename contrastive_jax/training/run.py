@@ -307,6 +307,7 @@ def settings(job: Job) -> report.Settings:
     return report.Settings(
         num_classes=job.train.num_classes,
         probe_epochs=e.probe_epochs,
+        probe_learning_rate=e.probe_learning_rate,
         knn_neighbours=min(e.knn_neighbours, len(job.train)),
         knn_temperature=e.knn_temperature,
         labels_per_class=e.labels_per_class,

@@ -81,7 +81,7 @@ def train_step(
     grads, (metrics, batch_stats, u, v) = jax.grad(loss_fn, has_aux=True)(state.params)
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-    metrics |= {"learning_rate": program.schedule(state.step), "gradient_norm": optax.global_norm(grads)}
+    metrics |= {"learning_rate": program.schedule(state.step), "gradient_norm": optax.tree.norm(grads)}
     if program.num_bins:
         metrics["distribution"] = regime.distribution(
             u, v, batch["id"], contrast_size=program.contrast_size, num_bins=program.num_bins, axis_name=axis_name

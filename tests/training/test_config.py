@@ -1,0 +1,111 @@
+"""Configurations: the presets, and what is refused before anything is made."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import cifar10, cifar100, digits, fashion_mnist, folder, imagenet100, smoke
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import logs, run
+from contrastive_jax.training.config import UsageError
+from tests.training.jobs import config
+
+PRESETS = {module.__name__: module for module in (cifar10, cifar100, digits, fashion_mnist, folder, imagenet100, smoke)}
+TINY = {
+    "batch_size": 8,
+    "contrast_size": 4,
+    "model.width": 4,
+    "model.head_hidden": 8,
+    "evaluation.probe_epochs": 1,
+    "evaluation.labels_per_class": 1,
+}
+
+
+def test_every_preset_is_here():
+    assert {f"configs.{p.stem}" for p in Path("configs").glob("*.py") if p.stem != "__init__"} == PRESETS.keys()
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
+def test_every_preset_takes_a_step(preset, tmp_path):
+    job = preset.get_config()
+    assert config_lib.flatten(job).keys() == config_lib.FIELDS.keys()
+    job.update_from_flattened_dict(TINY)
+    job.data.image_size = min(job.data.image_size, 32)
+    if job.data.source != "digits":
+        colours = len(job.data.mean) if "mnist" in preset.__name__ else 3
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (40, 40, 40, colours), np.uint8)
+        np.savez(tmp_path / "images.npz", image=images, label=np.arange(40) % 4)
+        job.data.source = f"npz:{tmp_path / 'images.npz'}"
+    summary = run.run(job, tmp_path / "run", steps=1)
+    assert np.isfinite(summary["final"]["loss"])
+    assert len(logs.read_rows(tmp_path / "run" / "metrics.jsonl")) == 1
+
+
+def test_fashion_mnist_where_it_is_prepared(tmp_path):
+    prepared = Path(__file__).parents[2].parent / "shared" / "data" / "tensorflow_datasets"
+    if not prepared.is_dir():
+        pytest.skip("Fashion-MNIST is not prepared here")
+    job = fashion_mnist.get_config()
+    job.update_from_flattened_dict({**TINY, "data.directory": str(prepared), "batch_size": 16})
+    prepared_job = run.prepare(job, tmp_path)
+    assert (len(prepared_job.train), len(prepared_job.test)) == (60_000, 10_000)
+    with run.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        state, _ = run.train(prepared_job, checkpoints, 2)
+    assert state.step == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"loss.name": "triplet"}, r"config.loss.name='triplet': one of 'info_nce'"),
+        ({"model.name": "vit"}, "config.model.name='vit': one of 'resnet18'"),
+        ({"parallelism": "threads"}, "config.parallelism='threads': one of 'shard_map', 'pmap'"),
+        ({"partition": "sorted"}, "config.partition='sorted'"),
+        ({"optimizer.name": "adam"}, "config.optimizer.name='adam': one of 'sgd', 'lars', 'adamw'"),
+        ({"data.source": "imagenet"}, "config.data.source='imagenet'.*tfds:NAME, folder:PATH or npz:PATH"),
+        ({"data.source": "folder:/nowhere"}, "config.data.source='folder:/nowhere'"),
+        ({"data.source": "tfds:cifar10", "data.directory": "/nowhere"}, r"not prepared.*pip install.*download_and_prep"),
+        ({"batch_size": 60}, "config.batch_size=60: a multiple of the 8 devices"),
+        ({"contrast_size": 24}, "config.contrast_size=24: a divisor of config.batch_size=64"),
+        ({"batch_size": 1600}, "config.batch_size=1600: at most the 1437 images"),
+        ({"loss.kwargs.temperature": 0.0}, "config.loss.kwargs.temperature=0.0: a number > 0"),
+        ({"loss.kwargs.form": "sum"}, "loss 'simclr' has no such hyperparameter; it takes temperature"),
+        ({"views.flip": 1.5}, "config.views: flip is 1.5"),
+        ({"epochs": 0, "seed": -1}, "(?s)config.epochs=0.*config.seed=-1"),
+    ],
+)
+def test_bad_configurations_leave_nothing(overrides, message, tmp_path):
+    job = config(**overrides)
+    with pytest.raises(UsageError, match=message):
+        run.run(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_below_one(tmp_path):
+    with pytest.raises(UsageError, match="--steps=0: at least 1"):
+        run.run(config(), tmp_path / "run", steps=0)
+
+
+@pytest.mark.parametrize("name", ["info_nce", "dcl", "dhel"])
+def test_other_losses_train_by_name(name, tmp_path):
+    overrides = {"loss.name": name, "loss.kwargs.temperature": 0.5} | ({"loss.kwargs.form": "sum"} if name == "dhel" else {})
+    prepared = run.prepare(config(**overrides), tmp_path)
+    assert prepared.program.objective.name == name
+    with run.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        run.train(prepared, checkpoints, 1)
+    assert name in logs.read_rows(tmp_path / "metrics.jsonl")[0]
+
+
+def test_unknown_fields_are_named_with_their_neighbours():
+    assert config_lib.unknown_field("loss.kwargs.temperature") is None
+    assert config_lib.unknown_field("optimizer") is None
+    assert re.search("near it: .*loss.kwargs.temperature", config_lib.unknown_field("loss.temperature"))
+
+
+def test_a_configuration_survives_json():
+    job = config()
+    assert config_lib.flatten(json.loads(job.to_json())).keys() == config_lib.flatten(job).keys()
