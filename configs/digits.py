@@ -9,7 +9,8 @@ from contrastive_jax.training.config import default_config
 def get_config():
     config = default_config()
     config.batch_size = 256
-    config.epochs = 80
+    config.epochs = 120
+    config.checkpoint.every = 100
     config.data.source = "digits"
     config.data.image_size = 8
     config.model.width = 16

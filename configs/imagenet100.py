@@ -3,8 +3,8 @@
 Command:  python -m experiments.train --config=configs/imagenet100.py --workdir=runs/imagenet100 \
               --config.data.source=folder:PATH
 Data:     a folder with train/CLASS/*.JPEG and test/CLASS/*.JPEG of the hundred classes.
-Paper:    top-1 of SimCLR -> with VRNS: t=0.1 70.14 -> 69.50; 0.2 73.80 -> 73.94; 0.3 72.30 -> 74.04; 0.4 69.92 -> 73.12;
-          0.5 68.60 -> 72.88.
+Paper:    top-1 of SimCLR -> with VRNS: t=0.1 70.14 -> 69.50; 0.2 73.80 -> 73.94; 0.3 72.30 -> 74.04;
+          0.4 69.92 -> 73.12; 0.5 68.60 -> 72.88.
 """
 
 from contrastive_jax.training.config import default_config

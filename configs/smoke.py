@@ -1,4 +1,4 @@
-"""The smallest whole run, for tests: a thin ResNet-18 on the digits.
+"""The smallest whole run, for tests: a thin ResNet-10 on the digits.
 
 Command:  python -m experiments.train --config=configs/smoke.py --workdir=runs/smoke
 """
@@ -12,6 +12,7 @@ def get_config():
     config.batch_size = 64
     config.data.source = "digits"
     config.data.image_size = 8
+    config.model.name = "resnet10"
     config.model.width = 4
     config.model.head_out = 16
     config.optimizer.warmup_epochs = 0.5

@@ -22,10 +22,10 @@ def _shard_map(fn, devices, check_vma):
 def _stacked(transform, fn, devices):
     mapped = transform(fn, devices)
 
-    def call(*arrays, out=PartitionSpec(AXIS)):
+    def call(*arrays, out=None):
         parts = [x.reshape(devices, -1, *x.shape[1:]) for x in arrays]
         result = mapped(*parts)
-        if out == PartitionSpec():
+        if out is not None:
             return jax.tree.map(lambda x: x[0], result)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
 
@@ -38,4 +38,4 @@ MAPPINGS = {
     "pmap": partial(_stacked, lambda fn, n: jax.pmap(fn, axis_name=AXIS, devices=jax.devices()[:n])),
     "vmap": partial(_stacked, lambda fn, n: jax.vmap(fn, axis_name=AXIS)),
 }
-"""name -> mapped(fn, devices) -> call(*global arrays, out=PartitionSpec); out=PartitionSpec() for what all devices share."""
+"""name -> mapped(fn, devices) -> call(*global arrays, out=...); out=PartitionSpec() for what all devices share."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contrastive_jax import files
+
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 _NUM_IMAGES = 16
 _NUM_GROUPS = 4
@@ -51,7 +51,8 @@ def save_views_picture(
             axis.set_title(title, fontsize=7, pad=3)
         for row, row_axes in zip(tiles[number * rows :] + [[]] * rows, axes, strict=False):
             _show(row, row_axes)
-    _replace(figure, Path(path))
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary)
 
 
 def _show(row: list[np.ndarray], axes: np.ndarray) -> None:
@@ -60,14 +61,3 @@ def _show(row: list[np.ndarray], axes: np.ndarray) -> None:
     for axis, tile in zip(axes, row, strict=False):
         grey = tile.shape[-1] == 1
         axis.imshow(tile[..., 0] if grey else tile, cmap="gray" if grey else None, vmin=0, vmax=1)
-
-
-def _replace(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(descriptor)
-    try:
-        figure.savefig(temporary)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -52,7 +52,7 @@ def create(
     """A ResNet with a projection head.
 
     Args:
-      name: "resnet18", "resnet34" or "resnet50".
+      name: "resnet10" (for tests), "resnet18", "resnet34" or "resnet50".
       channels: channels of the images.
       stem: "small" for small images, "plain" for ImageNet; see `ResNet`.
       width: channels of the first stage.

@@ -92,6 +92,7 @@ class BottleneckBlock(Block):
 
 
 VARIANTS: dict[str, tuple[type[Block], tuple[int, ...]]] = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (BottleneckBlock, (3, 4, 6, 3)),
@@ -106,7 +107,7 @@ class ResNet(nnx.Module):
     float32.
 
     Args:
-      name: "resnet18", "resnet34" or "resnet50".
+      name: "resnet10" (for tests), "resnet18", "resnet34" or "resnet50".
       channels: channels of the images.
       stem: "small" (3x3, stride 1: for images of 8 to 64 pixels) or "plain" (7x7, stride 2, then 3x3 max-pooling,
         stride 2: ImageNet).

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from contrastive_jax.pairwise import _numerics
 
 
-def negatives(anchor_ids: jax.Array | None, candidate_ids: jax.Array | None, shape: tuple[int, int]) -> jax.Array:
+def negatives(anchor_ids: jax.Array | None, candidate_ids: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
     """[m, n] bool: which candidates are negatives of which anchors."""
     if anchor_ids is None or candidate_ids is None:
         return jnp.ones(shape, bool)

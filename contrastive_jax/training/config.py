@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, config_dict
 
 from contrastive_jax import spmd
 from contrastive_jax.data import batches, views
+from contrastive_jax.models import resnet
 from contrastive_jax.training import objective, optimizer
 
 
@@ -35,7 +36,7 @@ def _at_least(default: Any, least: float, kind: type = int, optional: bool = Fal
     return Field(default, kind, f"{noun} >= {least}", lambda x: x >= least, optional)
 
 
-def _above(default: float, limit: float, optional: bool = False) -> Field:
+def _above(default: float | None, limit: float, optional: bool = False) -> Field:
     return Field(default, float, f"a number > {limit}", lambda x: x > limit, optional)
 
 
@@ -52,7 +53,7 @@ FIELDS: dict[str, Field] = {
     "data.stored_size": _at_least(None, 4, optional=True),
     "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", bool),
     "data.std": Field((0.5,), tuple, "positive numbers, one or one for each channel", lambda x: x and min(x) > 0),
-    "model.name": _one_of("resnet18", ("resnet18", "resnet34", "resnet50")),
+    "model.name": _one_of("resnet18", tuple(resnet.VARIANTS)),
     "model.stem": _one_of("small", ("small", "plain")),
     "model.width": _at_least(64, 1),
     "model.head_hidden": _at_least(None, 1, optional=True),
@@ -198,7 +199,8 @@ def _joint_faults(config: ConfigDict, num_devices: int, num_instances: int | Non
         faults.append(f"config.batch_size={config.batch_size}: a multiple of the {num_devices} devices is wanted.")
     if config.batch_size % contrast_size(config):
         faults.append(
-            f"config.contrast_size={config.contrast_size}: a divisor of config.batch_size={config.batch_size} is wanted."
+            f"config.contrast_size={config.contrast_size}: a divisor of "
+            f"config.batch_size={config.batch_size} is wanted."
         )
     if num_instances is not None and config.batch_size > num_instances:
         faults.append(

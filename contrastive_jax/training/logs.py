@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from contrastive_jax import metrics, theory
+from contrastive_jax import files, metrics, theory
 
 KINDS = metrics.SimilarityDistribution._fields
 MOMENTS = ("count", "mean", "variance", "least", "greatest")
@@ -36,7 +36,7 @@ def theory_values(row: Mapping[str, float], *, num_instances: int, contrast_size
     - `theory_variance_least`, `theory_variance_greatest`: the interval of the negatives' variance over the training set
       at the optimum of fixed contrast sets (Theorem 5.5), for the n - n mod m instances that fill whole sets.
     """
-    bound = theory.positive_similarity_bound(row["cross_view_mean"], contrast_size)
+    bound = float(theory.positive_similarity_bound(row["cross_view_mean"], contrast_size))
     whole = num_instances - num_instances % contrast_size
     least, greatest = theory.negative_variance_bounds(whole, contrast_size)
     return {
@@ -120,8 +120,9 @@ def read_counts(path: Path, num_bins: int) -> np.ndarray:
 def save_similarity(path: Path, counts: np.ndarray) -> None:
     """Write `similarity.npz`: `edges` [num_bins + 1], and the counts [steps, num_bins] of each kind of pair."""
     edges = metrics.similarity_edges(counts.shape[-1])
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, edges=edges, **{kind: counts[:, k] for k, kind in enumerate(KINDS)})
+    with files.replacing(path) as temporary:
+        arrays: dict[str, Any] = {kind: counts[:, k] for k, kind in enumerate(KINDS)}
+        np.savez_compressed(temporary, edges=edges, **arrays)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -130,29 +131,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-class replacing:  # noqa: N801
-    """`with replacing(path) as temporary:` write to `temporary`; it replaces `path` whole, or not at all."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
-
-
 def _keep_steps_before(path: Path, start: int) -> None:
     """Drop the rows of steps that will be taken again."""
     if not path.exists():
         return
     kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:start]
-    with replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
 
 

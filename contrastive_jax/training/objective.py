@@ -1,8 +1,9 @@
 """From a loss's name and its hyperparameters to the function that is trained."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -28,7 +29,8 @@ def hyperparameters(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _CONTRACT}
 
 
-class Objective(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Objective:
     """loss + weight * VRNS, pair by pair: a function with the contract of a loss that also tells its parts."""
 
     name: str

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax import metrics
+from contrastive_jax import files, metrics
 from contrastive_jax.training import logs
 
 _TITLES = {
@@ -37,7 +37,7 @@ def save_similarity_picture(path: Path, counts: np.ndarray, rows: Sequence[Mappi
     figure.colorbar(image, ax=list(panels[0]), label="share of pairs in a bin,\nrelative to the step's fullest")
     panels[0, 0].set_ylabel("cosine similarity")
     panels[1, 0].set_ylabel("density of pairs")
-    with logs.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         figure.savefig(temporary)
 
 
@@ -73,9 +73,9 @@ def _draw_ends(axes, kind, counts, rows):
         density = counts[step] / max(counts[step].sum(), 1) / np.diff(edges)
         axes.stairs(density, edges, fill=True, alpha=0.45, color=color)
         mean, variance = rows[step][f"{kind}_mean"], rows[step][f"{kind}_variance"]
-        label = f"{label} ({step}): mean {mean:.3f}, variance {variance:.4f}"
+        label = f"{label} ({step}): mean {mean:.3f}, var. {variance:.4f}"
         axes.stairs(density, edges, color=color, linewidth=1.2, label=label)
     for values, style, label in _theory_lines(kind, rows[-1:]):
         axes.axvline(values[0], linestyle=style, color="#D55E00", linewidth=1.2, label=label)
     axes.set(xlabel="cosine similarity", xlim=(-1.02, 1.02), ylim=(0, axes.get_ylim()[1] * 1.35))
-    axes.legend(loc="upper left", fontsize=7, framealpha=0.9)
+    axes.legend(loc="upper left", fontsize=6.5, framealpha=0.9)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import evaluation, models, spmd
+from contrastive_jax import evaluation, files, models, spmd
 from contrastive_jax.data import batches, sources, views
 from contrastive_jax.evaluation import report
 from contrastive_jax.training import config as config_lib
@@ -157,7 +157,7 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with logs.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             temporary.write_text(json.dumps(ours, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
@@ -289,7 +289,9 @@ def evaluate(job: Job, state: step_lib.TrainState) -> dict[str, report.Scores]:
         return models.features(program.graphdef, params, batch_stats, plain)
 
     encoders = {"untrained encoder": job.initial, "trained encoder": state}
-    representations = {"raw pixels": evaluation.raw_pixels} if config.evaluation.raw_pixels else {}
+    representations: dict[str, Callable[..., jax.Array]] = (
+        {"raw pixels": evaluation.raw_pixels} if config.evaluation.raw_pixels else {}
+    )
     for name, encoder in encoders.items():
         params, batch_stats = jax.device_put((encoder.params, encoder.batch_stats))
         representations[name] = lambda images, p=params, b=batch_stats: features(p, b, images)
@@ -328,7 +330,7 @@ def _summarize(job, stop, scores, images_per_second, *, seconds) -> dict[str, An
         "seconds": seconds,
         "environment": environment.describe(),
     }
-    with logs.replacing(job.workdir / "summary.json") as temporary:
+    with files.replacing(job.workdir / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     print(report.table(scores, settings(job)))
     return summary

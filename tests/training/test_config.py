@@ -68,7 +68,10 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ({"optimizer.name": "adam"}, "config.optimizer.name='adam': one of 'sgd', 'lars', 'adamw'"),
         ({"data.source": "imagenet"}, "config.data.source='imagenet'.*tfds:NAME, folder:PATH or npz:PATH"),
         ({"data.source": "folder:/nowhere"}, "config.data.source='folder:/nowhere'"),
-        ({"data.source": "tfds:cifar10", "data.directory": "/nowhere"}, r"not prepared.*pip install.*download_and_prep"),
+        (
+            {"data.source": "tfds:cifar10", "data.directory": "/nowhere"},
+            r"not prepared.*pip install.*download_and_prep",
+        ),
         ({"batch_size": 60}, "config.batch_size=60: a multiple of the 8 devices"),
         ({"contrast_size": 24}, "config.contrast_size=24: a divisor of config.batch_size=64"),
         ({"batch_size": 1600}, "config.batch_size=1600: at most the 1437 images"),
@@ -92,7 +95,9 @@ def test_steps_below_one(tmp_path):
 
 @pytest.mark.parametrize("name", ["info_nce", "dcl", "dhel"])
 def test_other_losses_train_by_name(name, tmp_path):
-    overrides = {"loss.name": name, "loss.kwargs.temperature": 0.5} | ({"loss.kwargs.form": "sum"} if name == "dhel" else {})
+    overrides = {"loss.name": name, "loss.kwargs.temperature": 0.5} | (
+        {"loss.kwargs.form": "sum"} if name == "dhel" else {}
+    )
     prepared = run.prepare(config(**overrides), tmp_path)
     assert prepared.program.objective.name == name
     with run.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:

@@ -72,5 +72,5 @@ def test_distribution_counts_each_set_once(mapped, devices, size):
 
 def test_a_size_that_does_not_divide_the_batch_is_refused():
     u, v, ids = batch()
-    with pytest.raises(ValueError, match="divisor >= 2 of the batch of 24.*got 7"):
+    with pytest.raises(ValueError, match=r"divisor >= 2 of the batch of 24.*got 7"):
         regime.values(losses.simclr, u, v, ids, contrast_size=7)

@@ -32,7 +32,9 @@ def final_state(workdir, job_config):
 
 
 def without_speed(workdir):
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in logs.read_rows(workdir / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k != "images_per_second"} for row in logs.read_rows(workdir / "metrics.jsonl")
+    ]
 
 
 def assert_same_run(first, second):
@@ -152,4 +154,4 @@ def test_a_workdir_below_a_file(tmp_path):
 
 
 def test_histogram_kinds_are_those_of_the_distribution():
-    assert logs.KINDS == metrics.SimilarityDistribution._fields
+    assert metrics.SimilarityDistribution._fields == logs.KINDS

@@ -1,0 +1,58 @@
+"""The command line: what a user types wrong is answered in one line, with exit status 2 and nothing written."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments import train
+
+PRESET = "--config=configs/smoke.py"
+
+
+def call(capsys, *arguments):
+    train.FLAGS.unparse_flags()
+    for name in ("config", "workdir", "steps"):
+        train.FLAGS[name].unparse()
+    status = train.main(["train.py", *arguments])
+    return status, capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config=configs/nowhere.py", "--workdir={}"],
+            "--config=configs/nowhere.py: there is no such preset; here are",
+        ),
+        ([PRESET], "--workdir is missing"),
+        (
+            [PRESET, "--workdir={}", "--config.loss.temperature=1"],
+            "config.loss.temperature: there is no such field; near",
+        ),
+        ([PRESET, "--workdir={}", "--config.epochs=ten"], "flag --config.epochs=ten"),
+        ([PRESET, "--workdir={}", "--speed=9"], "Unknown command line flag 'speed'"),
+        ([PRESET, "--workdir={}", "now"], "'now' is not an option"),
+        ([PRESET, "--workdir={}", "--steps=0"], "--steps=0: at least 1 is wanted"),
+        ([PRESET, "--workdir={}", "--config.loss.name=triplet"], "config.loss.name='triplet': one of 'info_nce'"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path, capsys):
+    status, error = call(capsys, *(a.format(tmp_path / "run") for a in arguments))
+    assert status == 2
+    assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_exit_status_and_no_traceback(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.train",
+        PRESET,
+        f"--workdir={tmp_path}/run",
+        "--config.batch_size=1600",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "at most the 1437 images" in done.stderr

@@ -1,0 +1,43 @@
+"""The README's commands and examples run as they stand."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path("README.md").read_text()
+JOBS = re.findall(r"python -m experiments\.train [^\n`]*", README)
+
+
+@pytest.mark.parametrize("command", JOBS, ids=range(len(JOBS)))
+def test_jobs(command, tmp_path):
+    arguments = [a for a in shlex.split(command)[1:] if not a.startswith("--workdir=")]
+    done = subprocess.run(
+        [sys.executable, *arguments, f"--workdir={tmp_path}", "--steps=2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| trained encoder |" in done.stdout
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_there_are_jobs():
+    assert any("configs/digits.py" in job for job in JOBS)
+
+
+def test_python_examples():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    exec(compile(blocks[0], "README.md", "exec"), {})
+
+
+def test_every_preset_and_loss_is_named():
+    for preset in Path("configs").glob("[a-z]*.py"):
+        assert f"`{preset.stem}`" in README
+    from contrastive_jax import losses
+
+    for name in dir(losses):
+        if not name.startswith("_"):
+            assert f"`losses.{name}" in README, name
