@@ -14,6 +14,7 @@ def get_config():
     config.data.source = "digits"
     config.data.image_size = 8
     config.model.width = 16
+    config.loss.kwargs.temperature = 0.5
     config.views.crop_scale = (0.5, 1.0)
     config.views.flip = 0.0
     # 200 epochs at 0.1 are 39,000 steps on CIFAR but 1,000 here: too few for any representation to converge.

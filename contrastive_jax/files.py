@@ -10,9 +10,11 @@ from pathlib import Path
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """`with replacing(path) as temporary:` write to `temporary`; it replaces `path` whole, or not at all.
 
-    The temporary file lies beside `path` and keeps its suffix, by which writers tell the format.
+    The temporary file lies beside `path` and keeps its suffix, by which writers tell the format. The folder is
+    made if it is not there.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield temporary

@@ -6,41 +6,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from contrastive_jax import evaluation, files, models, spmd
-from contrastive_jax.data import batches, sources, views
+from contrastive_jax.data import batches, views
 from contrastive_jax.evaluation import report
-from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import environment, logs, objective, optimizer, pictures, progress
+from contrastive_jax.training import environment, logs, pictures, progress
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
+from contrastive_jax.training.job import Job, prepare
 
 
 class NonFiniteError(UsageError):
     """The loss or its gradient is no longer a number."""
-
-
-class Job(NamedTuple):
-    """Everything a run needs, checked, with nothing written yet."""
-
-    config: ConfigDict
-    workdir: Path
-    train: sources.Source
-    test: sources.Source
-    order: batches.BatchOrder
-    program: step_lib.Program
-    initial: step_lib.TrainState
-
-    @property
-    def num_steps(self) -> int:
-        """Steps in the whole run."""
-        return self.config.epochs * self.order.steps_per_epoch
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = None) -> dict[str, Any]:
@@ -65,102 +48,6 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
     _save_pictures(job, stop)
     scores = evaluate(job, state)
     return _summarize(job, stop, scores, speed, seconds=time.perf_counter() - started)
-
-
-def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> Job:
-    """Check everything that can be checked, open the data, build the model; only then make the workdir."""
-    devices = jax.device_count()
-    config_lib.check(config, num_devices=devices)
-    if steps is not None and steps < 1:
-        raise UsageError(f"--steps={steps}: at least 1 is wanted.")
-    train, test = (_load(config, split) for split in ("train", "test"))
-    config_lib.check(config, num_devices=devices, num_instances=len(train))
-    order = batches.BatchOrder(len(train), config.batch_size, config.seed, config.partition)
-    program, initial = build(config, train, order)
-    _claim(workdir, config)
-    return Job(config, workdir, train, test, order, program, initial)
-
-
-def _load(config: ConfigDict, split: str) -> sources.Source:
-    data = config.data
-    try:
-        return sources.load(
-            data.source,
-            split=split,
-            image_size=data.image_size,
-            stored_size=data.stored_size,
-            data_dir=data.directory,
-        )
-    except sources.SourceError as error:
-        raise UsageError(f"config.data.source={data.source!r}: {error}") from None
-
-
-def build(
-    config: ConfigDict, train: sources.Source, order: batches.BatchOrder
-) -> tuple[step_lib.Program, step_lib.TrainState]:
-    """The training program, and the state it starts from."""
-    model = models.create(
-        config.model.name,
-        channels=train.image_shape[-1],
-        stem=config.model.stem,
-        width=config.model.width,
-        head_hidden=config.model.head_hidden,
-        head_out=config.model.head_out,
-        dtype=config.model.dtype,
-        axis_name=spmd.AXIS,
-        seed=config.seed,
-    )
-    graphdef, params, batch_stats = models.functional(model)
-    schedule = optimizer.learning_rate_schedule(
-        config.optimizer.learning_rate,
-        batch_size=config.batch_size,
-        steps_per_epoch=order.steps_per_epoch,
-        warmup_epochs=config.optimizer.warmup_epochs,
-        epochs=config.epochs,
-        decay=config.optimizer.decay,
-    )
-    program = step_lib.Program(
-        graphdef=graphdef,
-        optimizer=optimizer.create(
-            config.optimizer.name,
-            schedule,
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-        ),
-        schedule=schedule,
-        objective=objective.Objective(config.loss.name, config_lib.loss_kwargs(config), config.vrns_weight, len(train)),
-        view_config=config_lib.view_config(config),
-        contrast_size=config_lib.contrast_size(config),
-        steps_per_epoch=order.steps_per_epoch,
-        seed=config.seed,
-        num_bins=config.log.num_bins if config.log.distribution else 0,
-    )
-    return program, step_lib.init(program, params, batch_stats)
-
-
-def _claim(workdir: Path, config: ConfigDict) -> None:
-    """Make the workdir this run's own, or find that it already is."""
-    path = workdir / "config.json"
-    ours = json.loads(config.to_json())
-    if path.exists():
-        theirs, flat = config_lib.flatten(json.loads(path.read_text())), config_lib.flatten(ours)
-        differ = [
-            f"{name} (there {theirs.get(name)!r}, here {flat.get(name)!r})"
-            for name in sorted(theirs.keys() | flat.keys())
-            if theirs.get(name) != flat.get(name)
-        ]
-        if differ:
-            raise UsageError(
-                f"--workdir={workdir} holds a run with another configuration: {', '.join(differ)}. "
-                "Give another workdir, or the same configuration to continue that run."
-            )
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as temporary:
-            temporary.write_text(json.dumps(ours, indent=2) + "\n")
-    except OSError as error:
-        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
 
 
 def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float]:

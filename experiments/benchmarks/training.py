@@ -1,5 +1,6 @@
 """Images per second of the training step, and what logging the distribution of similarities costs it.
 
+    pip install -e ".[bench]"
     python -m experiments.benchmarks.training [--jobs=digits,resnet18_32] [--steps=10]
 
 Each job is timed with and without the distribution, in turn, step by step, so that a drift of the machine's speed meets
@@ -13,11 +14,13 @@ import time
 
 import jax
 import numpy as np
+import psutil
 
 from configs import cifar10, digits
 from contrastive_jax import spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.training import environment, logs, run
+from contrastive_jax.training import environment, logs
+from contrastive_jax.training import job as job_lib
 from contrastive_jax.training import step as step_lib
 
 
@@ -41,7 +44,7 @@ def stepper(config, source, distribution):
     config = config.copy_and_resolve_references()
     config.log.distribution = distribution
     order = batches.BatchOrder(len(source), config.batch_size, config.seed, config.partition)
-    program, state = run.build(config, source, order)
+    program, state = job_lib.build(config, source, order)
     mapped = spmd.map_step(
         lambda state, batch: step_lib.train_step(program, state, batch),
         parallelism=config.parallelism,
@@ -82,7 +85,11 @@ def main(argv):
     parser.add_argument("--steps", type=int, default=10, help="counted steps of each kind")
     options = parser.parse_args(argv)
     about = environment.describe()
-    print(f"{about['devices']} x {about['device']}, {about['cpus']} CPUs, jax {about['versions']['jax']}\n")
+    memory = psutil.virtual_memory().total / 2**30
+    print(
+        f"{about['devices']} x {about['device']}, {psutil.cpu_count(logical=False)} cores, {memory:.0f} GiB, "
+        f"jax {about['versions']['jax']}, load {psutil.getloadavg()[0]:.1f} before the first step\n"
+    )
     print("| job | batch | images/s | without the distribution | ratio of step times (pair by pair) |")
     print("|---|---:|---:|---:|---:|")
     for name in options.jobs.split(","):

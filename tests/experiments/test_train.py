@@ -10,11 +10,12 @@ from experiments import train
 PRESET = "--config=configs/smoke.py"
 
 
-def call(capsys, *arguments):
+def call(capsys, monkeypatch, *arguments):
     train.FLAGS.unparse_flags()
     for name in ("config", "workdir", "steps"):
         train.FLAGS[name].unparse()
-    status = train.main(["train.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])  # where config_flags looks for overrides
+    status = train.main(sys.argv)
     return status, capsys.readouterr().err.strip()
 
 
@@ -37,8 +38,8 @@ def call(capsys, *arguments):
         ([PRESET, "--workdir={}", "--config.loss.name=triplet"], "config.loss.name='triplet': one of 'info_nce'"),
     ],
 )
-def test_mistakes(arguments, message, tmp_path, capsys):
-    status, error = call(capsys, *(a.format(tmp_path / "run") for a in arguments))
+def test_mistakes(arguments, message, tmp_path, capsys, monkeypatch):
+    status, error = call(capsys, monkeypatch, *(a.format(tmp_path / "run") for a in arguments))
     assert status == 2
     assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,9 @@ import pytest
 
 from configs import cifar10, cifar100, digits, fashion_mnist, folder, imagenet100, smoke
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import job as job_lib
 from contrastive_jax.training import logs, run
+from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
 from tests.training.jobs import config
 
@@ -17,11 +19,19 @@ PRESETS = {module.__name__: module for module in (cifar10, cifar100, digits, fas
 TINY = {
     "batch_size": 8,
     "contrast_size": 4,
+    "model.name": "resnet10",
     "model.width": 4,
     "model.head_hidden": 8,
     "evaluation.probe_epochs": 1,
     "evaluation.labels_per_class": 1,
 }
+
+
+def take_steps(job, steps):
+    """Train without evaluating; the rows of metrics.jsonl."""
+    with Checkpoints(job.workdir / "checkpoints", keep=1) as checkpoints:
+        run.train(job, checkpoints, steps)
+    return logs.read_rows(job.workdir / "metrics.jsonl")
 
 
 def test_every_preset_is_here():
@@ -40,29 +50,26 @@ def test_every_preset_takes_a_step(preset, tmp_path):
         images = rng.integers(0, 256, (40, 40, 40, colours), np.uint8)
         np.savez(tmp_path / "images.npz", image=images, label=np.arange(40) % 4)
         job.data.source = f"npz:{tmp_path / 'images.npz'}"
-    summary = run.run(job, tmp_path / "run", steps=1)
-    assert np.isfinite(summary["final"]["loss"])
-    assert len(logs.read_rows(tmp_path / "run" / "metrics.jsonl")) == 1
+    rows = take_steps(job_lib.prepare(job, tmp_path / "run"), 1)
+    assert len(rows) == 1 and np.isfinite(rows[0]["loss"])
 
 
 def test_fashion_mnist_where_it_is_prepared(tmp_path):
     prepared = Path(__file__).parents[2].parent / "shared" / "data" / "tensorflow_datasets"
     if not prepared.is_dir():
         pytest.skip("Fashion-MNIST is not prepared here")
-    job = fashion_mnist.get_config()
-    job.update_from_flattened_dict({**TINY, "data.directory": str(prepared), "batch_size": 16})
-    prepared_job = run.prepare(job, tmp_path)
-    assert (len(prepared_job.train), len(prepared_job.test)) == (60_000, 10_000)
-    with run.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
-        state, _ = run.train(prepared_job, checkpoints, 2)
-    assert state.step == 2
+    preset = fashion_mnist.get_config()
+    preset.update_from_flattened_dict({**TINY, "data.directory": str(prepared)})
+    job = job_lib.prepare(preset, tmp_path)
+    assert (len(job.train), len(job.test)) == (60_000, 10_000)
+    assert np.isfinite([row["loss"] for row in take_steps(job, 2)]).all()
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"loss.name": "triplet"}, r"config.loss.name='triplet': one of 'info_nce'"),
-        ({"model.name": "vit"}, "config.model.name='vit': one of 'resnet18'"),
+        ({"model.name": "vit"}, "config.model.name='vit': one of 'resnet10', 'resnet18'"),
         ({"parallelism": "threads"}, "config.parallelism='threads': one of 'shard_map', 'pmap'"),
         ({"partition": "sorted"}, "config.partition='sorted'"),
         ({"optimizer.name": "adam"}, "config.optimizer.name='adam': one of 'sgd', 'lars', 'adamw'"),
@@ -95,14 +102,9 @@ def test_steps_below_one(tmp_path):
 
 @pytest.mark.parametrize("name", ["info_nce", "dcl", "dhel"])
 def test_other_losses_train_by_name(name, tmp_path):
-    overrides = {"loss.name": name, "loss.kwargs.temperature": 0.5} | (
-        {"loss.kwargs.form": "sum"} if name == "dhel" else {}
-    )
-    prepared = run.prepare(config(**overrides), tmp_path)
-    assert prepared.program.objective.name == name
-    with run.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
-        run.train(prepared, checkpoints, 1)
-    assert name in logs.read_rows(tmp_path / "metrics.jsonl")[0]
+    form = {"loss.kwargs.form": "sum"} if name == "dhel" else {}
+    (row,) = take_steps(job_lib.prepare(config(**{"loss.name": name, **form}), tmp_path), 1)
+    assert row["loss"] == row[name]
 
 
 def test_unknown_fields_are_named_with_their_neighbours():

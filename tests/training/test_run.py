@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from contrastive_jax import metrics
+from contrastive_jax.training import job as job_lib
 from contrastive_jax.training import logs, run
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.run import NonFiniteError, UsageError
 from tests.training.jobs import config
 
 STEPS_PER_EPOCH = 1437 // 64
+pytestmark = pytest.mark.xdist_group("run")  # they share a finished run
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def finished(tmp_path_factory):
 
 
 def final_state(workdir, job_config):
-    job = run.prepare(job_config, workdir)
+    job = job_lib.prepare(job_config, workdir)
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
         return checkpoints.restore(job.initial)
 
@@ -71,10 +73,10 @@ def test_leaves_everything(finished):
 
 
 def test_learns_real_images(finished):
-    _, summary = finished
-    scores = summary["evaluation"]
-    assert 0.9 < scores["raw pixels"]["knn"] <= 1
-    assert summary["final"]["loss"] < 0.9 * np.log(127)
+    workdir, summary = finished
+    losses = [row["loss"] for row in logs.read_rows(workdir / "metrics.jsonl")]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    assert summary["evaluation"]["raw pixels"]["knn"] > 0.9
 
 
 def test_tensorboard_holds_the_histograms(finished):
@@ -129,7 +131,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     job_config = config(**overrides)
     with pytest.raises(NonFiniteError, match=r"step \d+: the loss is") as error:
         run.run(job_config, tmp_path)
-    job = run.prepare(job_config, tmp_path)
+    job = job_lib.prepare(job_config, tmp_path)
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
         if every == 1000:
             assert checkpoints.latest_step is None

@@ -8,11 +8,12 @@ import pytest
 
 from contrastive_jax import spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.training import run
+from contrastive_jax.training import job as job_lib
 from contrastive_jax.training import step as step_lib
 from tests.training.jobs import config
 
 STEPS = 20
+pytestmark = pytest.mark.xdist_group("step")  # they share a reference
 
 
 @functools.cache
@@ -25,7 +26,7 @@ def train(parallelism, devices, **overrides):
     job = config(**{"optimizer.learning_rate": 1e-4, "optimizer.warmup_epochs": 0.0, **overrides})
     source = sources.load("digits", split="train")
     order = batches.BatchOrder(len(source), job.batch_size, job.seed, job.partition)
-    program, state = run.build(job, source, order)
+    program, state = job_lib.build(job, source, order)
     traces = []
 
     def step(state, batch):
