@@ -53,11 +53,12 @@ def main(argv: list[str]) -> int:
     if problem := parse(argv):
         return fail(problem)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    from contrastive_jax.data.sources import SourceError
     from contrastive_jax.training import run
 
     try:
         run.run(FLAGS.config, FLAGS.workdir, steps=FLAGS.steps)
-    except run.UsageError as error:
+    except (run.UsageError, SourceError) as error:
         return fail(error)
     print(f"Pictures and numbers are in {FLAGS.workdir}.")
     return 0

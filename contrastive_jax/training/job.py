@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from contrastive_jax import files, models, spmd
@@ -40,6 +41,7 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> J
         raise UsageError(f"--steps={steps}: at least 1 is wanted.")
     train, test = (_load(config, split) for split in ("train", "test"))
     config_lib.check(config, num_devices=devices, num_instances=len(train))
+    _check_labels(config, train)
     order = batches.BatchOrder(len(train), config.batch_size, config.seed, config.partition)
     program, initial = build(config, train, order)
     _claim(workdir, config)
@@ -58,6 +60,17 @@ def _load(config: ConfigDict, split: str) -> sources.Source:
         )
     except sources.SourceError as error:
         raise UsageError(f"config.data.source={data.source!r}: {error}") from None
+
+
+def _check_labels(config: ConfigDict, train: sources.Source) -> None:
+    """The probe on a few labels needs them; better said now than after the training."""
+    counts = np.bincount(train.labels, minlength=train.num_classes)
+    least = int(np.argmin(counts))
+    if counts[least] < config.evaluation.labels_per_class:
+        raise UsageError(
+            f"config.evaluation.labels_per_class={config.evaluation.labels_per_class}: at most the {counts[least]} "
+            f"training images of class {least} of config.data.source={config.data.source!r} are wanted."
+        )
 
 
 def build(
@@ -108,7 +121,10 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     ours = json.loads(config.to_json())
     if path.exists():
-        theirs, flat = config_lib.flatten(json.loads(path.read_text())), config_lib.flatten(ours)
+        try:
+            theirs, flat = config_lib.flatten(json.loads(path.read_text())), config_lib.flatten(ours)
+        except ValueError as error:
+            raise UsageError(f"{path} is no configuration of a run ({error}). Give another workdir.") from None
         differ = [
             f"{name} (there {theirs.get(name)!r}, here {flat.get(name)!r})"
             for name in sorted(theirs.keys() | flat.keys())

@@ -1,8 +1,11 @@
 """The command line: what a user types wrong is answered in one line, with exit status 2 and nothing written."""
 
+import itertools
 import subprocess
 import sys
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from experiments import train
@@ -43,6 +46,22 @@ def test_mistakes(arguments, message, tmp_path, capsys, monkeypatch):
     assert status == 2
     assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_image_is_named(tmp_path, capsys, monkeypatch):
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "test"), "ab"):
+        folder = tmp_path / "images" / split / name
+        folder.mkdir(parents=True)
+        for k in range(8):
+            pixels = rng.integers(0, 256, (12, 12, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(folder / f"{k}.png")
+    broken = tmp_path / "images" / "train" / "b" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    options = [f"--config.data.source=folder:{tmp_path}/images", "--config.batch_size=16", f"--workdir={tmp_path}/run"]
+    status, error = call(capsys, monkeypatch, PRESET, *options)
+    assert status == 2
+    assert str(broken) in error.splitlines()[-1] and "Traceback" not in error
 
 
 def test_exit_status_and_no_traceback(tmp_path):

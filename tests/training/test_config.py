@@ -95,6 +95,22 @@ def test_bad_configurations_leave_nothing(overrides, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_fewer_labels_than_the_probe_needs(tmp_path):
+    images = np.zeros((80, 8, 8), np.uint8)
+    np.savez(tmp_path / "images.npz", image=images, label=np.r_[np.zeros(76, int), np.ones(4, int)])
+    with pytest.raises(
+        UsageError, match=r"config.evaluation.labels_per_class=5: at most the 3 training images of class 1"
+    ):
+        run.run(config(**{"data.source": f"npz:{tmp_path}/images.npz"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_with_a_broken_configuration(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"config.json is no configuration of a run.*another workdir"):
+        run.run(config(), tmp_path)
+
+
 def test_steps_below_one(tmp_path):
     with pytest.raises(UsageError, match="--steps=0: at least 1"):
         run.run(config(), tmp_path / "run", steps=0)
