@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from contrastive_jax import spmd
@@ -87,8 +89,9 @@ def _loss_fields() -> Iterator[tuple[str, Field]]:
     """A field for every hyperparameter of any loss; unset, it is the loss's own default."""
     for name in objective.LOSSES:
         for argument, default in objective.hyperparameters(name).items():
+            kind = float if default is None else type(default)
             limit = _above(None, 0, optional=True) if argument == "temperature" else None
-            yield f"loss.kwargs.{argument}", limit or Field(None, type(default), "", optional=True)
+            yield f"loss.kwargs.{argument}", limit or Field(None, kind, "", optional=True)
 
 
 def _view_fields() -> Iterator[tuple[str, Field]]:
@@ -167,7 +170,8 @@ def check(config: ConfigDict, *, num_devices: int, num_instances: int | None = N
     Raises:
       UsageError: one line a fault: the field, what was given, what is wanted.
     """
-    faults = [*_field_faults(config), *_loss_faults(config)] or _joint_faults(config, num_devices, num_instances)
+    faults = [*_field_faults(config)] or [*_loss_faults(config)]
+    faults = faults or _joint_faults(config, num_devices, num_instances)
     if faults:
         raise UsageError("\n".join(faults))
 
@@ -189,8 +193,14 @@ def _loss_faults(config: ConfigDict) -> Iterator[str]:
         if name not in known:
             yield (
                 f"config.loss.kwargs.{name}={value!r}: loss {config.loss.name!r} has no such hyperparameter; "
-                f"it takes {', '.join(known)}."
+                f"it takes {', '.join(known) or 'none'}."
             )
+            return
+    pair = jax.ShapeDtypeStruct((2, 2), jnp.float32)
+    try:
+        jax.eval_shape(lambda u, v: objective.LOSSES[config.loss.name](u, v, **loss_kwargs(config)), pair, pair)
+    except ValueError as error:
+        yield f"config.loss.kwargs: {error}"
 
 
 def _joint_faults(config: ConfigDict, num_devices: int, num_instances: int | None) -> list[str]:

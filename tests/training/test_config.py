@@ -84,6 +84,7 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ({"batch_size": 1600}, "config.batch_size=1600: at most the 1437 images"),
         ({"loss.kwargs.temperature": 0.0}, "config.loss.kwargs.temperature=0.0: a number > 0"),
         ({"loss.kwargs.form": "sum"}, "loss 'simclr' has no such hyperparameter; it takes temperature"),
+        ({"loss.name": "dhel", "loss.kwargs.form": "both"}, "config.loss.kwargs: losses.dhel: form 'both' is unknown"),
         ({"views.flip": 1.5}, "config.views: flip is 1.5"),
         ({"epochs": 0, "seed": -1}, "(?s)config.epochs=0.*config.seed=-1"),
     ],
