@@ -1,5 +1,10 @@
 """What embeddings look like on the sphere."""
 
+from contrastive_jax.metrics._geometry import alignment as alignment
+from contrastive_jax.metrics._geometry import effective_rank as effective_rank
+from contrastive_jax.metrics._geometry import rank as rank
+from contrastive_jax.metrics._geometry import uniformity as uniformity
+from contrastive_jax.metrics._geometry import wasserstein_uniformity as wasserstein_uniformity
 from contrastive_jax.metrics._similarity import PairSimilarities as PairSimilarities
 from contrastive_jax.metrics._similarity import SimilarityDistribution as SimilarityDistribution
 from contrastive_jax.metrics._similarity import merge as merge

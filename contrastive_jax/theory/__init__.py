@@ -3,3 +3,7 @@
 from contrastive_jax.theory._optima import negative_similarity_optimum as negative_similarity_optimum
 from contrastive_jax.theory._optima import negative_variance_bounds as negative_variance_bounds
 from contrastive_jax.theory._optima import positive_similarity_bound as positive_similarity_bound
+from contrastive_jax.theory._sphere import expected_gaussian_energy as expected_gaussian_energy
+from contrastive_jax.theory._sphere import similarity_density as similarity_density
+from contrastive_jax.theory._sphere import similarity_distribution_function as similarity_distribution_function
+from contrastive_jax.theory._sphere import similarity_quantile as similarity_quantile
