@@ -59,7 +59,4 @@ def vrns(
         "implementation": implementation,
     }
     total = pairwise.total(lambda s: jnp.square(s - target), pairs.u, pairs.v, **options)
-    if ids is None:
-        return total / (pairs.ids.shape[0] * spmd.axis_size(axis_name) - 1)
-    negatives = jnp.sum(pairs.ids[:, None] != spmd.gather(pairs.ids, axis_name)[None, :], axis=-1)
-    return total / jnp.maximum(negatives, 1).astype(total.dtype)
+    return total / jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1)

@@ -1,4 +1,4 @@
-"""What every loss does first: check, normalise, number the instances."""
+"""What every loss does first: check, normalise, number the instances; and the sums that several losses share."""
 
 import numbers
 from typing import NamedTuple
@@ -25,32 +25,70 @@ def prepare(name: str, u: jax.Array, v: jax.Array, ids: jax.Array | None, axis_n
         raise ValueError(f"losses.{name}: u and v of one shape [m, d] are wanted; got {u.shape} and {v.shape}.")
     if not jnp.issubdtype(u.dtype, jnp.floating) or not jnp.issubdtype(v.dtype, jnp.floating):
         raise ValueError(f"losses.{name}: u and v of a float dtype are wanted; got {u.dtype} and {v.dtype}.")
-    m = u.shape[0]
-    if m * spmd.axis_size(axis_name) < 2:
-        raise ValueError(
-            f"losses.{name}: m >= 2 pairs over all devices are wanted, else there are no negatives; got {m}."
-        )
-    if ids is None:
-        ids = spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
-    elif ids.shape != (m,) or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(
-            f"losses.{name}: ids are instance ids, integers of shape ({m},); got {ids.dtype} of shape {ids.shape}."
-        )
+    ids = number_instances(name, u.shape[0], ids, axis_name)
     dtype = pairwise.accumulation_dtype(u.dtype, v.dtype)
     u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
     return Pairs(u, v, ids, jnp.sum(u * v, axis=-1))
 
 
+def number_instances(name: str, m: int, ids: jax.Array | None, axis_name: spmd.AxisName) -> jax.Array:
+    """The caller's instance ids [m], checked; or, for None, numbers that no other device uses."""
+    if m * spmd.axis_size(axis_name) < 2:
+        raise ValueError(
+            f"losses.{name}: m >= 2 pairs over all devices are wanted, else there are no negatives; got {m}."
+        )
+    if ids is None:
+        return spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
+    if ids.shape != (m,) or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(
+            f"losses.{name}: ids are instance ids, integers of shape ({m},); got {ids.dtype} of shape {ids.shape}."
+        )
+    return ids
+
+
+def scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """A hyperparameter, perhaps traced, as a scalar of the embeddings' dtype."""
+    value = jnp.asarray(value, dtype)
+    if value.ndim != 0:
+        raise ValueError(f"losses.{name}: a scalar {what} is wanted; got shape {value.shape}.")
+    return value
+
+
+def positive_scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """A `scalar` that is refused where it is known and not positive."""
+    if isinstance(value, numbers.Real) and not value > 0:
+        raise ValueError(f"losses.{name}: {what} above 0 is wanted; got {value}.")
+    return scalar(name, what, value, dtype)
+
+
 def inverse_temperature(name: str, temperature: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
     """1 / temperature, as a scalar of the embeddings' dtype; a known temperature that is not positive is refused."""
-    if isinstance(temperature, numbers.Real) and not temperature > 0:
-        raise ValueError(f"losses.{name}: a temperature above 0 is wanted; got {temperature}.")
-    temperature = jnp.asarray(temperature, dtype)
-    if temperature.ndim != 0:
-        raise ValueError(f"losses.{name}: a scalar temperature is wanted; got shape {temperature.shape}.")
-    return 1 / temperature
+    return 1 / positive_scalar(name, "temperature", temperature, dtype)
+
+
+def negatives_per_anchor(pairs: Pairs, ids: jax.Array | None, axis_name: spmd.AxisName) -> int | jax.Array:
+    """How many negatives of one kind (cross-view, or within a view) each anchor has: one int, or [m] with ids."""
+    if ids is None:
+        return pairs.ids.shape[0] * spmd.axis_size(axis_name) - 1
+    differ = pairs.ids[:, None] != spmd.gather(pairs.ids, axis_name)[None, :]
+    return jnp.sum(differ, axis=-1, dtype=pairs.positive.dtype)
+
+
+def squared_distance(pairs: Pairs) -> jax.Array:
+    """|u_i - v_i|^2 [m], exact however close the two are.
+
+    For unit vectors it is 2 - 2 u_i.v_i, which a zero row, orthogonal to everything, keeps to here too.
+    """
+    zeros = sum(jnp.all(x == 0, axis=-1).astype(x.dtype) for x in (pairs.u, pairs.v))
+    return jnp.sum(jnp.square(pairs.u - pairs.v), axis=-1) + zeros
 
 
 def finite_or_zero(log_sum: jax.Array) -> jax.Array:
     """A log-sum-exp as it is, but 0 where an anchor has no negative at all (-inf)."""
     return jnp.where(jnp.isneginf(log_sum), 0, log_sum)
+
+
+def logsumexp(logits: jax.Array) -> jax.Array:
+    """log of the sum of exp over the first axis; -inf, with a zero gradient, where every entry is -inf."""
+    empty = jnp.all(jnp.isneginf(logits), axis=0)
+    return jnp.where(empty, -jnp.inf, jax.nn.logsumexp(jnp.where(empty[None], 0, logits), axis=0))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from contrastive_jax import pairwise, spmd
 from contrastive_jax.losses import _pairs
@@ -106,6 +107,7 @@ def dcl(
     v: jax.Array,
     *,
     temperature: float | jax.Array = 0.2,
+    sigma: float | jax.Array | None = None,
     ids: jax.Array | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
@@ -117,10 +119,18 @@ def dcl(
                  + e^{u_i^\top u_j/t}\bigr) + \tfrac12 \log \sum_{j \ne i} \bigl(e^{v_i^\top u_j/t}
                  + e^{v_i^\top v_j/t}\bigr)
 
+    With `sigma` it is DCLW: the positive term is weighed by a negated von Mises-Fisher density of mean 1,
+
+    .. math:: w_i = 2 - \frac{e^{u_i^\top v_i/\sigma}}{\frac1m \sum_k e^{u_k^\top v_k/\sigma}}
+
+    so that the pairs furthest apart are pulled most.
+
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       temperature: t > 0, scalar; may be traced.
+      sigma: width of the weights, > 0, scalar; may be traced. 0.5 is usual. None weighs every pair by 1. The
+        mean in w runs over the pairs of all devices.
       ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: of the reduction over negatives, see `pairwise.logsumexp`.
@@ -130,7 +140,7 @@ def dcl(
       any negative counts as 0.
 
     Raises:
-      ValueError: as `info_nce`.
+      ValueError: as `info_nce`, or for a sigma known to be <= 0.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -138,12 +148,17 @@ def dcl(
 
     References:
       Yeh et al., 2022, https://arxiv.org/abs/2110.06848; Lee et al., 2025, Definition 3.1 with psi = log,
-      (c1, c2) = (1, 1).
+      (c1, c2) = (1, 1). The weights carry no gradient, as in lightly's DCLW: they say how much each pair is pulled.
+      The paper leaves it open; differentiated, they would push apart the pairs that are much better aligned than the
+      average.
     """
     pairs = _pairs.prepare("dcl", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("dcl", temperature, pairs.u.dtype)
     from_u, from_v = _both_kinds(pairs, scale, axis_name, implementation)
-    return (_pairs.finite_or_zero(from_u) + _pairs.finite_or_zero(from_v)) / 2 - pairs.positive * scale
+    positive = pairs.positive * scale
+    if sigma is not None:
+        positive = positive * _mises_fisher_weights(pairs.positive, sigma, axis_name)
+    return (_pairs.finite_or_zero(from_u) + _pairs.finite_or_zero(from_v)) / 2 - positive
 
 
 def dhel(
@@ -217,3 +232,11 @@ def _both_kinds(pairs, scale, axis_name, implementation):
         implementation=implementation,
     )
     return jnp.split(reduced, 2)
+
+
+def _mises_fisher_weights(positive, sigma, axis_name):
+    """2 - exp(s_i / sigma) / mean exp(s / sigma), over the positive pairs of all devices: [m], without a gradient."""
+    sigma = _pairs.positive_scalar("dcl", "sigma", sigma, positive.dtype)
+    logits = lax.stop_gradient(positive / sigma)
+    everyone = spmd.gather(logits, axis_name)
+    return 2 - everyone.shape[0] * jnp.exp(logits - jax.nn.logsumexp(everyone))

@@ -150,8 +150,16 @@ def contrast_size(config: ConfigDict) -> int:
 
 
 def loss_kwargs(config: ConfigDict) -> dict[str, Any]:
-    """The loss's hyperparameters that were set."""
-    return {name: value for name, value in config.loss.kwargs.items() if value is not None}
+    """The loss's hyperparameters that were set; a preset's temperature is left out for a loss that has none."""
+    given = {name: value for name, value in config.loss.kwargs.items() if value is not None}
+    if not takes_temperature(config):
+        given.pop("temperature", None)
+    return given
+
+
+def takes_temperature(config: ConfigDict) -> bool:
+    """Whether the loss has a temperature."""
+    return "temperature" in objective.hyperparameters(config.loss.name)
 
 
 def view_config(config: ConfigDict) -> views.ViewConfig:

@@ -1,6 +1,7 @@
 """From a configuration to everything a run needs, checked, before anything is written."""
 
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,9 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> J
     order = batches.BatchOrder(len(train), config.batch_size, config.seed, config.partition)
     program, initial = build(config, train, order)
     _claim(workdir, config)
+    temperature = config.loss.kwargs.temperature
+    if temperature is not None and not config_lib.takes_temperature(config):
+        print(f"Loss {config.loss.name!r} has no temperature: the {temperature} given goes unused.", file=sys.stderr)
     return Job(config, workdir, train, test, order, program, initial)
 
 

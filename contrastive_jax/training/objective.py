@@ -14,6 +14,10 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
     "simclr": losses.simclr,
     "dcl": losses.dcl,
     "dhel": losses.dhel,
+    "siglip": losses.siglip,
+    "spectral": losses.spectral,
+    "kcl": losses.kcl,
+    "align_uniform": losses.align_uniform,
 }
 _CONTRACT = {"ids", "axis_name", "implementation"}
 

@@ -1,5 +1,7 @@
 """The contract across devices: the `pmean` of each device's mean is the loss of the whole batch, gradient included."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,57 +15,73 @@ from tests.mappings import AXIS, MAPPINGS
 M, D = 16, 6
 IDS = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 9, 10, 11, 3, 13, 14, 13], np.int32)  # equal ids on different devices
 
-every_loss = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 every_mapping = pytest.mark.parametrize("mapped", MAPPINGS.values(), ids=MAPPINGS.keys())
 
 
-def batch():
+def batch(row=None):
+    """u, v, ids, and what else the loss of the row takes for each pair."""
     images = jax.random.normal(jax.random.key(0), (2, M, D))
-    return (*images, jnp.asarray(IDS))
+    return (*images, jnp.asarray(IDS), *(jnp.asarray(x) for x in (row.arrays(M) if row else {}).values()))
 
 
 def local_loss(row, axis_name, weights=None):
-    def fn(u, v, ids):
+    def fn(u, v, ids, *arrays):
         u, v = (u, v) if weights is None else (u @ weights, jnp.tanh(v @ weights))
-        values = row.fn(u, v, ids=ids, axis_name=axis_name, **row.kwargs, **row.form)
+        arrays = dict(zip(row.arrays(M), arrays, strict=True))
+        values = row.fn(u, v, ids=ids, axis_name=axis_name, **arrays, **row.kwargs, **row.form)
         return values.mean() if axis_name is None else jax.lax.pmean(values.mean(), axis_name)
 
     return fn
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-@every_mapping
-@every_loss
-def test_loss_and_embedding_gradients_equal_the_single_device_ones(row, mapped, devices):
-    u, v, ids = batch()
-    call = mapped(local_loss(row, AXIS), devices)
+@functools.cache
+def single_device(name):
+    """Value and gradients of the whole batch on one device."""
+    return jax.jit(jax.value_and_grad(local_loss(ROWS[name], None), argnums=(0, 1)))(*batch(ROWS[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "mapping", "devices"),
+    [(name, mapping, n) for name, row in ROWS.items() for mapping in row.mappings for n in row.devices],
+)
+def test_loss_and_embedding_gradients_equal_the_single_device_ones(name, mapping, devices):
+    u, v, *arrays = batch(ROWS[name])
+    call = MAPPINGS[mapping](local_loss(ROWS[name], AXIS), devices)
 
     @jax.jit
     def value_and_grad(u, v):
-        return jax.value_and_grad(lambda u, v: call(u, v, ids, out=PartitionSpec()), argnums=(0, 1))(u, v)
+        return jax.value_and_grad(lambda u, v: call(u, v, *arrays, out=PartitionSpec()), argnums=(0, 1))(u, v)
 
     value, grads = value_and_grad(u, v)
-    want, want_grads = jax.jit(jax.value_and_grad(local_loss(row, None), argnums=(0, 1)))(u, v, ids)
+    want, want_grads = single_device(name)
     np.testing.assert_allclose(value, want, rtol=1e-5)
     for got, expected in zip(grads, want_grads, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("devices", [4])
-@every_mapping
-@every_loss
-def test_gradient_of_replicated_parameters(row, mapped, devices):
+def parameters():
+    return jax.random.normal(jax.random.key(1), (D, D))
+
+
+@functools.cache
+def single_device_gradient_of_parameters(name):
+    return jax.jit(jax.grad(lambda w: local_loss(ROWS[name], None, w)(*batch(ROWS[name]))))(parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "mapping"),
+    [(name, mapping) for name, row in ROWS.items() if not row.variant for mapping in row.mappings],
+)
+def test_gradient_of_replicated_parameters(name, mapping):
     """Trap 4: `pmean(grad(pmean(loss)))`, taken on each device, is exact under every mapping."""
-    weights = jax.random.normal(jax.random.key(1), (D, D))
-    arrays = batch()
+    weights = parameters()
 
     def per_device(*local):
-        grads = jax.grad(lambda w: local_loss(row, AXIS, w)(*local))(weights)
+        grads = jax.grad(lambda w: local_loss(ROWS[name], AXIS, w)(*local))(weights)
         return jax.lax.pmean(grads, AXIS)
 
-    got = jax.jit(lambda *a: mapped(per_device, devices)(*a, out=PartitionSpec()))(*arrays)
-    want = jax.jit(jax.grad(lambda w: local_loss(row, None, w)(*arrays)))(weights)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+    got = jax.jit(lambda *a: MAPPINGS[mapping](per_device, 4)(*a, out=PartitionSpec()))(*batch(ROWS[name]))
+    np.testing.assert_allclose(got, single_device_gradient_of_parameters(name), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])

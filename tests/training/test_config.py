@@ -10,7 +10,7 @@ import pytest
 from configs import cifar10, cifar100, digits, fashion_mnist, folder, imagenet100, smoke
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import job as job_lib
-from contrastive_jax.training import logs, run
+from contrastive_jax.training import logs, objective, run
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
 from tests.training.jobs import config
@@ -117,10 +117,30 @@ def test_steps_below_one(tmp_path):
         run.run(config(), tmp_path / "run", steps=0)
 
 
-@pytest.mark.parametrize("name", ["info_nce", "dcl", "dhel"])
-def test_other_losses_train_by_name(name, tmp_path):
-    form = {"loss.kwargs.form": "sum"} if name == "dhel" else {}
-    (row,) = take_steps(job_lib.prepare(config(**{"loss.name": name, **form}), tmp_path), 1)
+OTHER_LOSSES = {
+    "info_nce": {},
+    "dcl": {"loss.kwargs.sigma": 0.5},
+    "dhel": {"loss.kwargs.form": "sum"},
+    "siglip": {"loss.kwargs.bias": -5.0},
+    "spectral": {},
+    "kcl": {"loss.kwargs.kernel": "imq", "loss.kwargs.temperature": 0.3},
+    "align_uniform": {"loss.kwargs.weight": 2.0},
+}
+
+
+def test_every_loss_of_the_job_is_tried():
+    assert OTHER_LOSSES.keys() | {"simclr"} == objective.LOSSES.keys()
+
+
+@pytest.mark.parametrize("name", OTHER_LOSSES)
+def test_every_loss_is_accepted_with_its_hyperparameters(name):
+    config_lib.check(config(**{"loss.name": name, **OTHER_LOSSES[name]}), num_devices=1)
+
+
+@pytest.mark.parametrize("name", ["dhel", "kcl"])
+def test_other_losses_train_by_name(name, tmp_path, capsys):
+    (row,) = take_steps(job_lib.prepare(config(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
+    assert ("has no temperature: the 0.3 given goes unused" in capsys.readouterr().err) == (name == "kcl")
     assert row["loss"] == row[name]
 
 

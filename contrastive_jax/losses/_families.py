@@ -1,0 +1,165 @@
+"""The two general forms of Lee 2025, for any phi and psi: what the named losses are members of."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax import pairwise, spmd
+from contrastive_jax.losses import _pairs
+
+Elementwise = Callable[[jax.Array], jax.Array]
+
+
+def info_nce_based(
+    u: jax.Array,
+    v: jax.Array,
+    *,
+    phi: Elementwise,
+    psi: Elementwise,
+    cross_view: bool = True,
+    within_view: bool = False,
+    ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""The InfoNCE-based family: negatives relative to the positive, summed inside psi.
+
+    .. math::
+        \ell_i = \tfrac12\, \psi\Bigl(c_1 \sum_{j \ne i} \phi\bigl((v_j - v_i)^\top u_i\bigr)
+               + c_2 \sum_{j \ne i} \phi\bigl((u_j - v_i)^\top u_i\bigr)\Bigr) + \tfrac12 (u \leftrightarrow v)
+
+    phi, psi convex and increasing for the paper's theorems to hold. With phi(x) = exp(x / t):
+
+    ==============  ==========  ==========  ===========
+    member          psi         cross_view  within_view
+    ==============  ==========  ==========  ===========
+    `info_nce`      log(1 + x)  True        False
+    `simclr`        log(1 + x)  True        True
+    `dcl`           log(x)      True        True
+    `dhel` "mean"   log(x)      False       True
+    ==============  ==========  ==========  ===========
+
+    The named functions compute the same without overflow; this one evaluates phi and psi as they are given.
+
+    Args:
+      u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
+      v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
+      phi: elementwise function of a difference of similarities, in [-2, 2]; it may close over traced arrays.
+      psi: elementwise function of a sum of phi.
+      cross_view: c1, whether the cross-view negatives count.
+      within_view: c2, whether the within-view negatives count.
+      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: `"dense"`, which None also means: the positive shifts each row of the [m, n] matrix.
+
+    Returns:
+      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`; 0 for an anchor without any negative.
+
+    Raises:
+      ValueError: for shapes that differ, fewer than two pairs over all devices, neither kind of negative, or an
+        implementation other than dense.
+
+    Example:
+      >>> u = jax.random.normal(jax.random.key(0), (8, 16))
+      >>> loss = losses.info_nce_based(u, u, phi=lambda x: jnp.exp(x / 0.2), psi=jnp.log1p).mean()
+
+    References:
+      Lee et al., 2025, Definition 3.1, https://arxiv.org/abs/2506.09781.
+    """
+    _check_kinds("info_nce_based", cross_view, within_view)
+    if implementation not in (None, "dense"):
+        raise ValueError(f"losses.info_nce_based: implementation {implementation!r} is unknown; give one of 'dense'.")
+    pairs = _pairs.prepare("info_nce_based", u, v, ids, axis_name)
+    mask = pairs.ids[:, None] != spmd.gather(pairs.ids, axis_name)[None, :]
+    alone = ~jnp.any(mask, axis=-1)
+
+    def one_sided(anchors, same, other):
+        kinds = [x for x, counts in ((other, cross_view), (same, within_view)) if counts]
+        differences = [
+            pairwise.similarities(anchors, spmd.gather(x, axis_name)) - pairs.positive[:, None] for x in kinds
+        ]
+        # phi and psi may be infinite, or have an infinite slope, where they do not count: they never see such a place.
+        summed = sum(jnp.sum(jnp.where(mask, phi(jnp.where(mask, x, 0)), 0), axis=-1) for x in differences)
+        return jnp.where(alone, 0, psi(jnp.where(alone, 1, summed)))
+
+    return (one_sided(pairs.u, pairs.u, pairs.v) + one_sided(pairs.v, pairs.v, pairs.u)) / 2
+
+
+def independently_additive(
+    u: jax.Array,
+    v: jax.Array,
+    *,
+    phi: Elementwise,
+    psi: Elementwise,
+    cross_view: bool = True,
+    within_view: bool = False,
+    ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""The independently additive family: each positive and each negative pair has a term of its own.
+
+    .. math::
+        \ell_i = -\phi(u_i^\top v_i) + \frac{c_1}{m-1} \sum_{j \ne i} \psi(u_i^\top v_j)
+               + \frac{c_2}{2(m-1)} \sum_{j \ne i} \bigl(\psi(u_i^\top u_j) + \psi(v_i^\top v_j)\bigr)
+
+    phi concave and increasing, psi convex and increasing for the paper's theorems to hold. Members, both with
+    cross-view negatives alone: `spectral`, phi(x) = x and psi(x) = x^2; `siglip`, phi(x) = -log(1 + exp(-a x - b)) and
+    psi(x) = (m - 1) log(1 + exp(a x + b)).
+
+    Args:
+      u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
+      v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
+      phi: elementwise function of a similarity; it may close over traced arrays.
+      psi: elementwise function of a similarity, likewise.
+      cross_view: c1, whether the cross-view negatives count.
+      within_view: c2, whether the within-view negatives count.
+      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: of the reduction over negatives, see `pairwise.total`.
+
+    Returns:
+      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its
+      negatives; 0 for an anchor without any.
+
+    Raises:
+      ValueError: for shapes that differ, fewer than two pairs over all devices, neither kind of negative, or an
+        unknown implementation.
+
+    Example:
+      >>> u = jax.random.normal(jax.random.key(0), (8, 16))
+      >>> loss = losses.independently_additive(u, u, phi=lambda x: x, psi=jnp.square, within_view=True).mean()
+
+    References:
+      Lee et al., 2025, Definition 3.2, https://arxiv.org/abs/2506.09781.
+    """
+    _check_kinds("independently_additive", cross_view, within_view)
+    pairs = _pairs.prepare("independently_additive", u, v, ids, axis_name)
+
+    def total(anchors, candidates):
+        return pairwise.total(
+            psi,
+            anchors,
+            candidates,
+            anchor_ids=pairs.ids,
+            candidate_ids=pairs.ids,
+            axis_name=axis_name,
+            implementation=implementation,
+        )
+
+    negatives = jnp.zeros_like(pairs.positive)
+    if cross_view:
+        negatives += total(pairs.u, pairs.v)
+    if within_view:
+        negatives += (total(pairs.u, pairs.u) + total(pairs.v, pairs.v)) / 2
+    count = jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1)
+    return negatives / count - phi(pairs.positive)
+
+
+def _check_kinds(name, cross_view, within_view):
+    if not cross_view and not within_view:
+        raise ValueError(
+            f"losses.{name}: negatives are wanted, cross_view, within_view or both; got neither: "
+            "(c1, c2) is (1, 0), (0, 1) or (1, 1)."
+        )

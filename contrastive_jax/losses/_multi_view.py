@@ -1,0 +1,161 @@
+"""More than two views of each instance (Koromilas 2025)."""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from contrastive_jax import pairwise, spmd
+from contrastive_jax.losses import _pairs, _softmax
+
+INFO_NCE_FORMS = ("joint", "pairwise")
+DHEL_FORMS = ("sum", "mean")
+
+
+def multi_view_info_nce(
+    views: jax.Array,
+    *,
+    temperature: float | jax.Array = 0.2,
+    form: str = "pairwise",
+    ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""MV-InfoNCE: the interactions of all views of an instance in one logarithm.
+
+    With z_il the embedding of view l of instance i, `form="joint"` is the paper's
+
+    .. math::
+        \ell_i = -\log \frac{\sum_{l \ne k} e^{z_{il}^\top z_{ik}/t}}
+                            {\sum_{l \ne k} \sum_j e^{z_{il}^\top z_{jk}/t}}
+
+    over ordered pairs of views l, k, and `form="pairwise"` what the paper compares it with, PWE: the mean of `info_nce`
+    over all pairs of views. On two views "pairwise" is `info_nce`; "joint" is not: it takes one logarithm of both
+    directions together where `info_nce` takes the mean of two, and is never below it.
+
+    Args:
+      views: [V, m, d] embeddings of V >= 2 views of m instances, any float dtype; normalised inside. Under `axis_name`,
+        this device's share of the instances, with all their views.
+      temperature: t > 0, scalar; may be traced.
+      form: `"joint"` or `"pairwise"`.
+      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+
+    Returns:
+      [m] float32 (float64 for float64 input), one value per instance, as `info_nce` gives one per pair.
+
+    Raises:
+      ValueError: for views that are not [V >= 2, m, d] of a float dtype, fewer than two instances over all devices, a
+        temperature known to be <= 0, an unknown form, or an unknown implementation.
+
+    Example:
+      >>> views = jax.random.normal(jax.random.key(0), (4, 8, 16))
+      >>> loss = losses.multi_view_info_nce(views, temperature=0.2).mean()
+
+    References:
+      Koromilas et al., 2025, https://arxiv.org/abs/2507.06979. The authors' code also puts the within-view pairs in
+      the denominator; their equation, followed here, does not.
+    """
+    if form not in INFO_NCE_FORMS:
+        raise ValueError(f"losses.multi_view_info_nce: form {form!r} is unknown; give one of 'joint', 'pairwise'.")
+    views, ids = _prepare("multi_view_info_nce", views, ids, axis_name)
+    options = {"axis_name": axis_name, "implementation": implementation}
+    scale = _pairs.inverse_temperature("multi_view_info_nce", temperature, views.dtype)
+    if form == "pairwise":
+        pairs = itertools.combinations(views, 2)
+        values = [_softmax.info_nce(u, v, temperature=1 / scale, ids=ids, **options) for u, v in pairs]
+        return jnp.mean(jnp.stack(values), axis=0)
+    others = len(views) - 1
+    negatives = [
+        pairwise.logsumexp(
+            views[i],
+            jnp.concatenate([*views[:i], *views[i + 1 :]]),
+            scale=scale,
+            anchor_ids=ids,
+            candidate_ids=jnp.tile(ids, others),
+            **options,
+        )
+        for i in range(len(views))
+    ]
+    positives = _log_sum_of_positives(views, scale) + math.log(2)  # each pair in both orders
+    return jax.nn.softplus(_pairs.logsumexp(jnp.stack(negatives)) - positives)
+
+
+def multi_view_dhel(
+    views: jax.Array,
+    *,
+    temperature: float | jax.Array = 0.2,
+    form: str = "sum",
+    ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""MV-DHEL: all views of an instance aligned in one logarithm, each view made uniform by itself.
+
+    With z_il the embedding of view l of instance i,
+
+    .. math::
+        \ell_i = -\log \sum_{l < k} e^{z_{il}^\top z_{ik}/t} + w \sum_l \log \sum_{j \ne i} e^{z_{il}^\top z_{jl}/t}
+
+    with w = 1 for `form="sum"`, the paper's, and w = 1/V for `form="mean"`, which does not weigh uniformity more the
+    more views there are. On two views each form is that form of `dhel` (whose own default is `"mean"`).
+
+    Args:
+      views: [V, m, d] embeddings of V >= 2 views of m instances, any float dtype; normalised inside. Under `axis_name`,
+        this device's share of the instances, with all their views.
+      temperature: t > 0, scalar; may be traced.
+      form: `"sum"` or `"mean"`.
+      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+
+    Returns:
+      [m] float32 (float64 for float64 input), one value per instance. The logarithm of an anchor without any negative
+      counts as 0.
+
+    Raises:
+      ValueError: as `multi_view_info_nce`.
+
+    Example:
+      >>> views = jax.random.normal(jax.random.key(0), (4, 8, 16))
+      >>> loss = losses.multi_view_dhel(views, temperature=0.2).mean()
+
+    References:
+      Koromilas et al., 2025, https://arxiv.org/abs/2507.06979. As in the authors' code each pair of views counts once
+      and an anchor is not its own negative; their equation counts each pair in both orders, which takes off log 2.
+    """
+    if form not in DHEL_FORMS:
+        raise ValueError(f"losses.multi_view_dhel: form {form!r} is unknown; give one of 'sum', 'mean'.")
+    views, ids = _prepare("multi_view_dhel", views, ids, axis_name)
+    scale = _pairs.inverse_temperature("multi_view_dhel", temperature, views.dtype)
+    options = {"scale": scale, "axis_name": axis_name, "implementation": implementation}
+    uniformity = sum(
+        _pairs.finite_or_zero(pairwise.logsumexp(x, x, anchor_ids=ids, candidate_ids=ids, **options)) for x in views
+    )
+    return uniformity / (1 if form == "sum" else len(views)) - _log_sum_of_positives(views, scale)
+
+
+class _Views(NamedTuple):
+    views: jax.Array  # [V, m, d], unit norm
+    ids: jax.Array  # [m] int32
+
+
+def _prepare(name: str, views: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName) -> _Views:
+    views = jnp.asarray(views)
+    if views.ndim != 3 or views.shape[0] < 2:
+        raise ValueError(f"losses.{name}: views of shape [V, m, d], V >= 2, are wanted; got {views.shape}.")
+    if not jnp.issubdtype(views.dtype, jnp.floating):
+        raise ValueError(f"losses.{name}: views of a float dtype are wanted; got {views.dtype}.")
+    ids = _pairs.number_instances(name, views.shape[1], ids, axis_name)
+    return _Views(pairwise.normalize(views), ids)
+
+
+def _log_sum_of_positives(views: jax.Array, scale: jax.Array) -> jax.Array:
+    """log of the sum over pairs of views of exp(scale * similarity): [m]."""
+    similarity = jnp.einsum("lid,kid->lki", views, views, precision=lax.Precision.HIGHEST)
+    return jax.nn.logsumexp(similarity[np.triu_indices(len(views), 1)] * scale, axis=0)

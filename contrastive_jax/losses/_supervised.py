@@ -1,0 +1,108 @@
+"""Supervised contrastive learning: positives by label."""
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax import pairwise, spmd
+from contrastive_jax.losses import _pairs
+
+
+def sup_con(
+    u: jax.Array,
+    v: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float | jax.Array = 0.1,
+    ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""Supervised contrastive loss, L_out: every embedding of an anchor's class is its positive.
+
+    Of the 2m embeddings z (u and v), anchor a has the positives P(a): all others with its label, its other view among
+    them.
+
+    .. math::
+        \ell_a = -\frac{1}{|P(a)|} \sum_{p \in P(a)} \frac{z_a^\top z_p}{t} + \log \sum_{b \ne a} e^{z_a^\top z_b/t}
+
+    and a pair's value is the mean over its two anchors. With a label of its own for every instance it is `simclr`.
+
+    Args:
+      u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
+      v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
+      labels: [m] int, any values; under `axis_name`, compared with those of all devices.
+      temperature: t > 0, scalar; may be traced.
+      ids: [m] int instance ids; pairs with equal ids are never each other's negatives: here they are each other's
+        positives, whatever their labels. Instances that are the same ought to have the same label; then ids change
+        nothing. Default: all different.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: of the log-sum-exp, see `pairwise.logsumexp`. The sum over positives takes memory linear in m.
+
+    Returns:
+      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. Finite where a label is alone: the
+      other view is always a positive.
+
+    Raises:
+      ValueError: as `info_nce`, or for labels that are not integers [m].
+
+    Example:
+      >>> u = jax.random.normal(jax.random.key(0), (8, 16))
+      >>> loss = losses.sup_con(u, u, jnp.arange(8) % 3, temperature=0.1).mean()
+
+    References:
+      Khosla et al., 2020, Equation 2, https://arxiv.org/abs/2004.11362. The authors' code multiplies it by
+      temperature / 0.07, and subtracts a maximum that includes the anchor itself, which leaves log 0 at low
+      temperatures.
+    """
+    pairs = _pairs.prepare("sup_con", u, v, ids, axis_name)
+    scale = _pairs.inverse_temperature("sup_con", temperature, pairs.u.dtype)
+    labels = jnp.asarray(labels)
+    if labels.shape != pairs.ids.shape or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"losses.sup_con: labels, integers of shape {pairs.ids.shape}, are wanted; "
+            f"got {labels.dtype} of shape {labels.shape}."
+        )
+    embeddings = jnp.concatenate([pairs.u, pairs.v])
+    own = spmd.axis_index(axis_name) * len(embeddings) + jnp.arange(len(embeddings), dtype=jnp.int32)
+    everything = pairwise.logsumexp(
+        embeddings,
+        embeddings,
+        scale=scale,
+        anchor_ids=own,
+        candidate_ids=own,
+        axis_name=axis_name,
+        implementation=implementation,
+    )
+    positives, count = _sum_of_positives(embeddings, labels, ids, axis_name)
+    similarity = jnp.sum(embeddings * positives, axis=-1) / count
+    from_u, from_v = jnp.split(everything - similarity * scale, 2)
+    return (from_u + from_v) / 2
+
+
+def _sum_of_positives(embeddings, labels, ids, axis_name):
+    """For each of the [2m] anchors the sum [2m, d] of its positives, and how many [2m] they are."""
+
+    def among(*keys):
+        return _sum_of_equals(embeddings, [jnp.concatenate([key, key]) for key in keys], axis_name)
+
+    groups = [(1, among(labels))]
+    if ids is not None:  # equal in one or the other: those equal in both were counted twice
+        groups += [(1, among(ids)), (-1, among(labels, ids))]
+    total = sum(sign * sums for sign, (sums, _) in groups) - embeddings
+    return total, sum(sign * count for sign, (_, count) in groups) - 1
+
+
+def _sum_of_equals(x, keys, axis_name):
+    """For each row of x [n, d] the sum of the rows, of all devices, whose keys equal its own, and their number.
+
+    The rows are sorted by key, so memory stays linear in the number of rows: there is no matrix of who equals whom.
+    """
+    everyone, keys = spmd.gather(x, axis_name), [spmd.gather(key, axis_name) for key in keys]
+    order = jnp.lexsort(keys)
+    first = sum((jnp.diff(key[order]) != 0).astype(jnp.int32) for key in keys) > 0
+    number = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(first, dtype=jnp.int32)])
+    group = jnp.zeros_like(number).at[order].set(number)
+    mine = group[spmd.axis_index(axis_name) * len(x) + jnp.arange(len(x), dtype=jnp.int32)]
+    sums = jax.ops.segment_sum(everyone, group, num_segments=len(group))
+    counts = jax.ops.segment_sum(jnp.ones_like(everyone[:, 0]), group, num_segments=len(group))
+    return sums[mine], counts[mine]
