@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 README = Path("README.md").read_text()
-JOBS = re.findall(r"python -m experiments\.train [^\n`]*", README)
+COMMANDS = re.findall(r"python -m experiments\.train [^\n`]*", README)
+# Without their workdirs, and the loop over seeds without its variable, each once.
+JOBS = list(dict.fromkeys(re.sub(r" --workdir=\S+| --config.seed=\$seed", "", command) for command in COMMANDS))
 
 
 @pytest.mark.parametrize("command", JOBS, ids=range(len(JOBS)))
 def test_jobs(command, tmp_path):
-    arguments = [a for a in shlex.split(command)[1:] if not a.startswith("--workdir=")]
+    arguments = shlex.split(command)[1:]
     done = subprocess.run(
         [sys.executable, *arguments, f"--workdir={tmp_path}", "--steps=2"], capture_output=True, text=True, check=False
     )

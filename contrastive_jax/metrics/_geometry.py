@@ -55,7 +55,7 @@ def uniformity(x: ArrayLike, *, t: float = 2.0) -> float:
       ValueError: for fewer than two embeddings, or some that are not unit-norm.
 
     Example:
-      >>> metrics.uniformity(np.eye(2), t=2.0)
+      >>> round(metrics.uniformity(np.eye(2), t=2.0), 4)
       -4.0
 
     References:

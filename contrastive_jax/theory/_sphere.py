@@ -22,7 +22,7 @@ def similarity_density(s: float | np.ndarray, d: int) -> np.ndarray:
       ValueError: if d < 2.
 
     Example:
-      >>> float(theory.similarity_density(0.0, 3))
+      >>> round(float(theory.similarity_density(0.0, 3)), 4)
       0.5
 
     References:
@@ -103,7 +103,7 @@ def expected_gaussian_energy(t: float, d: int) -> float:
 
     Example:
       >>> round(theory.expected_gaussian_energy(2.0, 128), 4)
-      0.0189
+      0.0195
 
     References:
       Koromilas et al., 2024, Section 6; its logarithm is the least value of `metrics.uniformity`.

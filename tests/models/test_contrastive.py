@@ -112,5 +112,5 @@ def test_model_and_functional_form_agree():
 
 
 def test_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="want one of resnet18, resnet34, resnet50"):
+    with pytest.raises(ValueError, match="want one of resnet10, resnet18, resnet34, resnet50"):
         models.create("vit")

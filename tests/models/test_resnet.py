@@ -93,7 +93,7 @@ def test_batch_norm_evaluates_in_float32_whatever_the_input():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"model is 'resnet19', want one of resnet18, resnet34, resnet50"):
+    with pytest.raises(ValueError, match=r"model is 'resnet19', want one of resnet10, resnet18, resnet34, resnet50"):
         ResNet("resnet19", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"stem is 'tiny', want one of small, plain"):
         ResNet("resnet18", stem="tiny", rngs=nnx.Rngs(0))
