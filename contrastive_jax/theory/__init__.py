@@ -1,8 +1,15 @@
 """What the two papers prove, as functions."""
 
+from contrastive_jax.theory._info_nce import asymptotic_info_nce as asymptotic_info_nce
+from contrastive_jax.theory._info_nce import info_nce_negative_gradient as info_nce_negative_gradient
+from contrastive_jax.theory._minima import minimum as minimum
+from contrastive_jax.theory._optima import construct_extreme_variance as construct_extreme_variance
 from contrastive_jax.theory._optima import negative_similarity_optimum as negative_similarity_optimum
 from contrastive_jax.theory._optima import negative_variance_bounds as negative_variance_bounds
 from contrastive_jax.theory._optima import positive_similarity_bound as positive_similarity_bound
+from contrastive_jax.theory._optima import simplex as simplex
+from contrastive_jax.theory._separation import excessive_separation as excessive_separation
+from contrastive_jax.theory._separation import siglip_separates_excessively as siglip_separates_excessively
 from contrastive_jax.theory._sphere import expected_gaussian_energy as expected_gaussian_energy
 from contrastive_jax.theory._sphere import similarity_density as similarity_density
 from contrastive_jax.theory._sphere import similarity_distribution_function as similarity_distribution_function

@@ -1,6 +1,38 @@
 """Where the losses' optima lie, and how far a batch regime moves them (Lee 2025, Section 5)."""
 
 import jax
+import numpy as np
+from scipy import linalg
+
+
+def simplex(n: int, d: int) -> np.ndarray:
+    r"""n unit vectors in d dimensions, every two at the similarity -1/(n-1): a regular simplex (ETF).
+
+    .. math:: x_i^\top x_j = -\tfrac{1}{n-1} \text{ for } i \ne j, \qquad \sum_i x_i = 0
+
+    Args:
+      n: number of vectors, at least 2.
+      d: dimensions, at least n - 1; those beyond are zero.
+
+    Returns:
+      float64 [n, d]: x as both views is the optimum of every loss of Theorem 5.1.
+
+    Raises:
+      ValueError: if n or d is too small.
+
+    Example:
+      >>> x = theory.simplex(3, 2)
+      >>> (x @ x.T).round(3).tolist()
+      [[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0]]
+
+    References:
+      Lee et al., 2025, Theorem 5.1; Koromilas et al., 2024, Theorem 4.1.
+    """
+    _at_least("simplex", "n", n, 2)
+    if d < n - 1:
+        raise ValueError(f"theory.simplex: d >= {n - 1} dimensions are wanted for n = {n} vectors; got {d}.")
+    corners = linalg.helmert(n).T * np.sqrt(n / (n - 1))
+    return np.pad(corners, ((0, 0), (0, d - n + 1)))
 
 
 def negative_similarity_optimum(n: int) -> float:
@@ -94,6 +126,47 @@ def negative_variance_bounds(n: int, m: int) -> tuple[float, float]:
         raise ValueError(f"theory.negative_variance_bounds: n, a positive multiple of m = {m}, is wanted; got n = {n}.")
     least = (n - m) / ((m - 1) * (n - 1) ** 2)
     return least, n * least
+
+
+def construct_extreme_variance(*, n: int, m: int, d: int, which: str) -> np.ndarray:
+    r"""Embeddings that are optimal for fixed mini-batches and have the least, or the greatest, variance of negatives.
+
+    Each batch of m is a regular simplex. For the least variance the simplices span orthogonal subspaces, so that
+    negatives of different batches have similarity 0; for the greatest all batches share one simplex, so that
+    embeddings of different batches coincide. As both views they attain the ends of `negative_variance_bounds`.
+
+    Args:
+      n: number of instances, a multiple of m.
+      m: size of the mini-batches, at least 2; batch k holds the rows k m to (k + 1) m.
+      d: dimensions, at least (n/m)(m-1) for the least variance and m - 1 for the greatest.
+      which: `"least"` or `"greatest"`.
+
+    Returns:
+      float64 [n, d], unit norm.
+
+    Raises:
+      ValueError: if n is not a multiple of m, m or d is too small, or `which` is unknown.
+
+    Example:
+      >>> x = theory.construct_extreme_variance(n=4, m=2, d=3, which="greatest")
+      >>> (x @ x.T)[0].round(3).tolist()
+      [1.0, -1.0, 1.0, -1.0]
+
+    References:
+      Lee et al., 2025, Theorem 5.5 and Figure 2.
+    """
+    negative_variance_bounds(n, m)  # checks n and m
+    if which not in ("least", "greatest"):
+        raise ValueError(f"theory.construct_extreme_variance: which is 'least' or 'greatest'; got {which!r}.")
+    batches = n // m
+    wanted = (batches if which == "least" else 1) * (m - 1)
+    if d < wanted:
+        raise ValueError(
+            f"theory.construct_extreme_variance: d >= {wanted} dimensions are wanted for the {which} variance of "
+            f"n = {n}, m = {m}; got {d}."
+        )
+    repeat = np.eye(batches) if which == "least" else np.ones((batches, 1))
+    return np.pad(np.kron(repeat, simplex(m, m - 1)), ((0, 0), (0, d - wanted)))
 
 
 def _at_least(function: str, name: str, value: int, least: int) -> None:

@@ -6,19 +6,19 @@ import pytest
 from contrastive_jax import theory
 
 
-def simplex(n):
-    """n unit vectors at equal angles, [n, n]."""
-    x = np.eye(n) - 1 / n
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
 def off_diagonal(similarities):
     return similarities[~np.eye(len(similarities), dtype=bool)]
 
 
-@pytest.mark.parametrize("n", [2, 5, 64])
-def test_negative_similarity_optimum_is_that_of_a_simplex(n):
-    x = simplex(n)
+def simplex(n):
+    return theory.simplex(n, n)
+
+
+@pytest.mark.parametrize(("n", "d"), [(2, 1), (5, 4), (5, 9), (64, 63)])
+def test_simplex_has_unit_vectors_at_equal_angles(n, d):
+    x = theory.simplex(n, d)
+    assert x.shape == (n, d)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(off_diagonal(x @ x.T), theory.negative_similarity_optimum(n), atol=1e-12)
 
 
@@ -45,12 +45,22 @@ def test_sharp_positive_similarity_bound_is_attained_by_a_constant_gap(n, gap):
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 2), (12, 3), (20, 5), (6, 6)])
-def test_negative_variance_bounds_are_attained(n, m):
-    least, greatest = theory.negative_variance_bounds(n, m)
-    orthogonal = np.kron(np.eye(n // m), simplex(m))
-    shared = np.kron(np.ones((n // m, 1)), simplex(m))
-    np.testing.assert_allclose(np.var(off_diagonal(orthogonal @ orthogonal.T)), least, atol=1e-12)
-    np.testing.assert_allclose(np.var(off_diagonal(shared @ shared.T)), greatest, atol=1e-12)
+@pytest.mark.parametrize(("end", "which"), [(0, "least"), (1, "greatest")])
+def test_negative_variance_bounds_are_attained(n, m, end, which):
+    x = theory.construct_extreme_variance(n=n, m=m, d=n, which=which)
+    assert x.shape == (n, n)
+    similarities = off_diagonal(x @ x.T)
+    assert np.var(similarities) == pytest.approx(theory.negative_variance_bounds(n, m)[end], abs=1e-12)
+    assert similarities.mean() == pytest.approx(theory.negative_similarity_optimum(n))
+    for batch in x.reshape(n // m, m, n):
+        np.testing.assert_allclose(off_diagonal(batch @ batch.T), theory.negative_similarity_optimum(m), atol=1e-12)
+
+
+@pytest.mark.parametrize(("which", "d"), [("least", 6), ("greatest", 2)])
+def test_extreme_variance_fits_the_least_dimensions(which, d):
+    assert theory.construct_extreme_variance(n=9, m=3, d=d, which=which).shape == (9, d)
+    with pytest.raises(ValueError, match=f"d >= {d} dimensions.*got {d - 1}"):
+        theory.construct_extreme_variance(n=9, m=3, d=d - 1, which=which)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,10 @@ def test_negative_variance_bounds_are_attained(n, m):
         (lambda: theory.negative_variance_bounds(8, 1), "m >= 2.*got 1"),
         (lambda: theory.negative_variance_bounds(7, 2), "multiple of m = 2.*n = 7"),
         (lambda: theory.negative_variance_bounds(2, 4), "multiple of m = 4.*n = 2"),
+        (lambda: theory.simplex(1, 4), "n >= 2.*got 1"),
+        (lambda: theory.simplex(4, 2), "d >= 3 dimensions are wanted for n = 4 vectors; got 2"),
+        (lambda: theory.construct_extreme_variance(n=7, m=2, d=7, which="least"), "multiple of m = 2.*n = 7"),
+        (lambda: theory.construct_extreme_variance(n=4, m=2, d=3, which="most"), "'least' or 'greatest'; got 'most'"),
     ],
 )
 def test_bad_input(call, message):
