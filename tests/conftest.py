@@ -22,6 +22,25 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_disable_most_optimizations", True)  # of XLA, likewise
 
 
+SHARED_RUNS = ("tests/training/test_run.py", "tests/training/test_step.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of a file that shares a run go to one worker, every other test to the next that is free.
+
+    The mark `xdist_group` ought to do this, but with pytest 9.2 pytest-xdist 3.8 takes no notice of it.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return file if file in SHARED_RUNS else nodeid
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture
 def x64():
     """Run one test in float64."""

@@ -80,6 +80,18 @@ def _permutation(num_instances: int, seed: int, epoch: int) -> np.ndarray:
     return permutation
 
 
+def sample(num_instances: int, most: int, *, seed: int) -> np.ndarray:
+    """At most so many instances, chosen without repetition, the same for the same seed: int64, ascending.
+
+    Example:
+        >>> sample(3, 5, seed=0).tolist()
+        [0, 1, 2]
+    """
+    # A stream of its own: the permutations draw from those of (seed, epoch).
+    rng = np.random.default_rng((seed, 0, 1))
+    return np.sort(rng.choice(num_instances, min(num_instances, most), replace=False))
+
+
 def iterate(
     source: Source,
     order: BatchOrder,
@@ -127,28 +139,38 @@ def iterate(
     return _assembled(assemble, range(start, stop), num_threads=num_threads, buffer_size=buffer_size)
 
 
-def sequential(source: Source, batch_size: int, *, num_threads: int = 2, buffer_size: int = 4) -> Iterator[Batch]:
+def sequential(
+    source: Source,
+    batch_size: int,
+    *,
+    indices: np.ndarray | None = None,
+    num_threads: int = 2,
+    buffer_size: int = 4,
+) -> Iterator[Batch]:
     """Yield every image once, in order, in batches of one shape.
 
     Args:
         source: where the images come from.
         batch_size: instances in a batch.
+        indices: int [n > 0], the instances to yield, in this order; by default all.
         num_threads: batches assembled at once.
         buffer_size: batches assembled ahead of the one in use.
 
     Returns:
         An iterator of dicts: `image` uint8 [batch_size, H, W, C], `label` int32, `id` int32 and `mask` bool, each
-        [batch_size]. The last batch is filled up with repeats of the last image, whose mask is False.
+        [batch_size]. The last batch is filled up with repeats of its last image, whose mask is False.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; wanted at least 1")
 
+    chosen = np.arange(len(source)) if indices is None else indices
+
     def assemble(start: int) -> Batch:
         positions = np.arange(start, start + batch_size)
-        mask = positions < len(source)
-        return _read(source, np.minimum(positions, len(source) - 1)) | {"mask": mask}
+        mask = positions < len(chosen)
+        return _read(source, chosen[np.minimum(positions, len(chosen) - 1)]) | {"mask": mask}
 
-    return _assembled(assemble, range(0, len(source), batch_size), num_threads=num_threads, buffer_size=buffer_size)
+    return _assembled(assemble, range(0, len(chosen), batch_size), num_threads=num_threads, buffer_size=buffer_size)
 
 
 def prefetch(iterator: Iterable[_Host], place: Callable[[_Host], _Placed], size: int = 2) -> Iterator[_Placed]:

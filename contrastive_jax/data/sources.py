@@ -23,12 +23,10 @@ def load(
 ) -> Source:
     """Open one split of a data set.
 
-    | spec | images |
-    |---|---|
-    | `digits` | scikit-learn's 1,797 handwritten digits, 8x8, inside its package |
-    | `tfds:NAME`, `tfds:NAME/config:version` | a prepared TensorFlow Datasets image set; `test` may be its validation |
-    | `folder:PATH` | PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* |
-    | `npz:PATH` | arrays `image`, `label` and perhaps `image_test`, `label_test` |
+    - `digits`: scikit-learn's 1,797 handwritten digits, 8x8, inside its package.
+    - `tfds:NAME`, `tfds:NAME/config:version`: a prepared TensorFlow Datasets image set; `test` may be its validation.
+    - `folder:PATH`: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*.
+    - `npz:PATH`: arrays `image`, `label` and perhaps `image_test`, `label_test`.
 
     A data set without a test split is split 80/20 within each class, always in the same way. Nothing here imports
     TensorFlow: `tfds:` reads array_record files.

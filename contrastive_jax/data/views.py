@@ -13,7 +13,10 @@ import numpy as np
 from contrastive_jax.data import _colour
 from contrastive_jax.data._picture import save_views_picture
 
-__all__ = ["ViewConfig", "plain_view", "random_views", "save_views_picture"]
+__all__ = ["EVALUATION_EPOCH", "ViewConfig", "plain_view", "random_views", "save_views_picture"]
+
+EVALUATION_EPOCH = 2**31
+"""The epoch of views that training never sees: its epochs are int32, and this is the first number beyond them."""
 
 _CROP_ATTEMPTS = 10
 _EVALUATION_CROP = 7 / 8

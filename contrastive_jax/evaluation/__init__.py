@@ -1,8 +1,10 @@
-"""How good features are: linear probes and nearest neighbours."""
+"""How good features are, and how embeddings lie on the sphere."""
 
 from contrastive_jax.evaluation.features import extract as extract
 from contrastive_jax.evaluation.features import l2_normalize as l2_normalize
 from contrastive_jax.evaluation.features import raw_pixels as raw_pixels
+from contrastive_jax.evaluation.geometry import Geometry as Geometry
+from contrastive_jax.evaluation.geometry import geometry as geometry
 from contrastive_jax.evaluation.knn import knn as knn
 from contrastive_jax.evaluation.linear_probe import FewLabelResult as FewLabelResult
 from contrastive_jax.evaluation.linear_probe import ProbeResult as ProbeResult

@@ -1,4 +1,4 @@
-"""One table of how good several representations of a data set are."""
+"""How good several representations of a data set are, and how their embeddings lie, as Markdown tables."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from contrastive_jax.evaluation.features import extract
+from contrastive_jax.evaluation.geometry import Geometry
 from contrastive_jax.evaluation.knn import knn
 from contrastive_jax.evaluation.linear_probe import few_label_probe, linear_probe
 
@@ -30,6 +31,15 @@ class Scores(NamedTuple):
     knn: float
     few_labels: float  # mean over draws
     few_labels_std: float  # over draws, population
+
+
+class Similarities(NamedTuple):
+    """Means of the similarities of some pairs; the negatives are the cross-view ones."""
+
+    pairs: int
+    positive_mean: float
+    negative_mean: float
+    negative_variance: float
 
 
 def evaluate(
@@ -80,4 +90,41 @@ def table(scores: Mapping[str, Scores], settings: Settings) -> str:
             f"| {name} | {100 * row.linear_probe:.1f} | {100 * row.knn:.1f} "
             f"| {100 * row.few_labels:.1f} ± {100 * row.few_labels_std:.1f} |"
         )
+    return "\n".join(lines)
+
+
+def geometry_table(rows: Mapping[str, Geometry]) -> str:
+    """The geometry of each encoder's embeddings, as a Markdown table."""
+    pairs = max(row.pairs for row in rows.values())
+    lines = [
+        f"| projections of {pairs} test images | alignment | uniformity | Wasserstein unif. | effective rank | rank |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in rows.items():
+        lines.append(
+            f"| {name} | {row.alignment:.4f} | {row.uniformity:.4f} | {row.wasserstein_uniformity:.4f} "
+            f"| {row.effective_rank:.2f} | {row.rank} |"
+        )
+    return "\n".join(lines)
+
+
+def similarity_table(
+    rows: Mapping[str, Similarities], *, negative_optimum: float, variance_bounds: tuple[float, float]
+) -> str:
+    """Similarities as measured, beside the theory's, as a Markdown table.
+
+    Args:
+      rows: what was measured, by name.
+      negative_optimum: every negative similarity at the full batch's optimum (Lee 2025, Theorem 5.1).
+      variance_bounds: of the negatives' variance at the optimum of fixed contrast sets (Theorem 5.5).
+    """
+    lines = [
+        "| similarities | pairs | s_pos mean | s_neg mean (cross-view) | s_neg variance (cross-view) |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, row in rows.items():
+        negatives = f"{row.negative_mean:.4f} | {row.negative_variance:.3g}"
+        lines.append(f"| {name} | {row.pairs} | {row.positive_mean:.4f} | {negatives} |")
+    least, greatest = variance_bounds
+    lines.append(f"| optimum (Theorems 5.1, 5.5) | | 1 | {negative_optimum:.4f} | {least:.3g} to {greatest:.3g} |")
     return "\n".join(lines)

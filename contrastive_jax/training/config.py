@@ -47,6 +47,7 @@ FIELDS: dict[str, Field] = {
     "epochs": _at_least(100, 1),
     "batch_size": _at_least(256, 2),
     "contrast_size": _at_least(None, 2, optional=True),
+    "num_views": _at_least(2, 2),
     "partition": _one_of("reshuffled", batches.PARTITIONS),
     "parallelism": _one_of("shard_map", spmd.PARALLELISMS),
     "data.source": Field("digits", str, "digits, tfds:NAME, folder:PATH or npz:PATH", bool),
@@ -59,9 +60,10 @@ FIELDS: dict[str, Field] = {
     "model.stem": _one_of("small", ("small", "plain")),
     "model.width": _at_least(64, 1),
     "model.head_hidden": _at_least(None, 1, optional=True),
-    "model.head_out": _at_least(128, 1),
+    "model.head_out": _at_least(128, 2),
     "model.dtype": _one_of("float32", ("float32", "bfloat16")),
     "loss.name": _one_of("simclr", tuple(objective.LOSSES)),
+    "loss.learnable": Field(False, bool, "true or false"),
     "vrns_weight": _at_least(0.0, 0, float),
     "optimizer.name": _one_of("sgd", optimizer.OPTIMIZERS),
     "optimizer.learning_rate": _above(0.3, 0),
@@ -162,6 +164,12 @@ def takes_temperature(config: ConfigDict) -> bool:
     return "temperature" in objective.hyperparameters(config.loss.name)
 
 
+def objective_of(config: ConfigDict, *, num_instances: int) -> objective.Objective:
+    """What the run trains, on a training set of so many instances."""
+    loss = config.loss
+    return objective.Objective(loss.name, loss_kwargs(config), config.vrns_weight, num_instances, loss.learnable)
+
+
 def view_config(config: ConfigDict) -> views.ViewConfig:
     """How the run's views are made."""
     return views.ViewConfig(size=config.data.image_size, mean=config.data.mean, std=config.data.std, **config.views)
@@ -178,7 +186,7 @@ def check(config: ConfigDict, *, num_devices: int, num_instances: int | None = N
     Raises:
       UsageError: one line a fault: the field, what was given, what is wanted.
     """
-    faults = [*_field_faults(config)] or [*_loss_faults(config)]
+    faults = [*_field_faults(config)] or _loss_faults(config)
     faults = faults or _joint_faults(config, num_devices, num_instances)
     if faults:
         raise UsageError("\n".join(faults))
@@ -193,22 +201,59 @@ def _field_faults(config: ConfigDict) -> Iterator[str]:
             yield f"config.{path}={value!r}: {field.wanted} is wanted."
 
 
-def _loss_faults(config: ConfigDict) -> Iterator[str]:
-    if config.loss.name not in objective.LOSSES:
-        return
+def _loss_faults(config: ConfigDict) -> list[str]:
+    faults = [_kwargs_fault(config), _views_fault(config), _learnable_fault(config)]
+    return [fault for fault in faults if fault] or _trace_faults(config)
+
+
+def _kwargs_fault(config: ConfigDict) -> str | None:
     known = objective.hyperparameters(config.loss.name)
     for name, value in loss_kwargs(config).items():
         if name not in known:
-            yield (
+            return (
                 f"config.loss.kwargs.{name}={value!r}: loss {config.loss.name!r} has no such hyperparameter; "
                 f"it takes {', '.join(known) or 'none'}."
             )
-            return
-    pair = jax.ShapeDtypeStruct((2, 2), jnp.float32)
+    return None
+
+
+def _views_fault(config: ConfigDict) -> str | None:
+    if config.num_views == 2 or objective.takes_many_views(config.loss.name):
+        return None
+    many = ", ".join(repr(name) for name in objective.LOSSES if objective.takes_many_views(name))
+    return (
+        f"config.num_views={config.num_views}: 2 are wanted for loss {config.loss.name!r}; "
+        f"the losses of more views are {many}."
+    )
+
+
+def _learnable_fault(config: ConfigDict) -> str | None:
+    name, most = config.loss.name, objective.MAX_SCALE
+    if not config.loss.learnable:
+        return None
+    if name not in objective.LEARNABLE_LOSSES:
+        known = ", ".join(map(repr, objective.LEARNABLE_LOSSES))
+        return f"config.loss.learnable=True: false is wanted for loss {name!r}; the losses that learn are {known}."
+    start = {**objective.hyperparameters(name), **loss_kwargs(config)}
+    if "scale" in start and not 0 < start["scale"] <= most:
+        return f"config.loss.kwargs.scale={start['scale']}: a start in (0, {most:g}] is wanted where it is learnt."
+    if "temperature" in start and start["temperature"] < 1 / most:
+        return (
+            f"config.loss.kwargs.temperature={start['temperature']}: "
+            f"a start >= {1 / most:g} is wanted where it is learnt."
+        )
+    return None
+
+
+def _trace_faults(config: ConfigDict) -> list[str]:
+    """What the loss itself says of its hyperparameters."""
+    embeddings, numbers = jax.ShapeDtypeStruct((2, 2), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    instances = objective.Instances((embeddings,) * config.num_views, ids=numbers, labels=numbers)
     try:
-        jax.eval_shape(lambda u, v: objective.LOSSES[config.loss.name](u, v, **loss_kwargs(config)), pair, pair)
+        jax.eval_shape(lambda x: objective_of(config, num_instances=2)(x), instances)
     except ValueError as error:
-        yield f"config.loss.kwargs: {error}"
+        return [f"config.loss.kwargs: {error}"]
+    return []
 
 
 def _joint_faults(config: ConfigDict, num_devices: int, num_instances: int | None) -> list[str]:

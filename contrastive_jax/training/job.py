@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from contrastive_jax import files, models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objective, optimizer
+from contrastive_jax.training import optimizer
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.config import UsageError
 
@@ -110,8 +110,9 @@ def build(
             weight_decay=config.optimizer.weight_decay,
         ),
         schedule=schedule,
-        objective=objective.Objective(config.loss.name, config_lib.loss_kwargs(config), config.vrns_weight, len(train)),
+        objective=config_lib.objective_of(config, num_instances=len(train)),
         view_config=config_lib.view_config(config),
+        num_views=config.num_views,
         contrast_size=config_lib.contrast_size(config),
         steps_per_epoch=order.steps_per_epoch,
         seed=config.seed,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,46 @@ def record(step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: 
     row |= {name: float(value) for name, value in outputs.items() if name != "distribution"}
     if "distribution" not in outputs:
         return row
-    for kind, pairs in outputs["distribution"]._asdict().items():
-        row |= {f"{kind}_{name}": getattr(pairs, name).item() for name in MOMENTS}
+    row |= flat_moments(outputs["distribution"])
     return row | theory_values(row, num_instances=num_instances, contrast_size=contrast_size)
 
 
+def moments(distribution: metrics.SimilarityDistribution) -> dict[str, dict[str, Any]]:
+    """Count, mean, variance, least and greatest of each kind of pair, as Python numbers."""
+    return {
+        kind: {name: getattr(pairs, name).item() for name in MOMENTS} for kind, pairs in distribution._asdict().items()
+    }
+
+
+def flat_moments(distribution: metrics.SimilarityDistribution) -> dict[str, Any]:
+    """The same as `{kind}_{moment}`."""
+    return {f"{kind}_{name}": x for kind, values in moments(distribution).items() for name, x in values.items()}
+
+
 def theory_values(row: Mapping[str, float], *, num_instances: int, contrast_size: int) -> dict[str, float]:
-    """What theory says of a step, beside what was measured in it.
+    """What theory says of a step, beside what was measured in it: `optimum_values`, and
+
+    - `theory_positive_bound`: the greatest mean positive similarity that any encoder reaches on contrast sets with the
+      mean of negatives that was measured (Theorem 5.2), and `theory_positive_gap`: how far below it the step is.
+    """
+    bound = float(theory.positive_similarity_bound(row["cross_view_mean"], contrast_size))
+    measured = {"theory_positive_bound": bound, "theory_positive_gap": bound - row["positive_mean"]}
+    return optimum_values(num_instances=num_instances, contrast_size=contrast_size) | measured
+
+
+def optimum_values(*, num_instances: int, contrast_size: int) -> dict[str, float]:
+    """What theory says of the optimum, whatever was measured:
 
     - `theory_full_batch_negative`: every negative similarity at the full batch's optimum, -1/(n-1) (Theorem 5.1);
     - `theory_contrast_set_negative`: the same of one contrast set of m alone, -1/(m-1);
-    - `theory_positive_bound`: the greatest mean positive similarity that any encoder reaches on contrast sets with the
-      mean of negatives that was measured (Theorem 5.2), and `theory_positive_gap`: how far below it the step is;
     - `theory_variance_least`, `theory_variance_greatest`: the interval of the negatives' variance over the training set
       at the optimum of fixed contrast sets (Theorem 5.5), for the n - n mod m instances that fill whole sets.
     """
-    bound = float(theory.positive_similarity_bound(row["cross_view_mean"], contrast_size))
     whole = num_instances - num_instances % contrast_size
     least, greatest = theory.negative_variance_bounds(whole, contrast_size)
     return {
         "theory_full_batch_negative": theory.negative_similarity_optimum(num_instances),
         "theory_contrast_set_negative": theory.negative_similarity_optimum(contrast_size),
-        "theory_positive_bound": bound,
-        "theory_positive_gap": bound - row["positive_mean"],
         "theory_variance_least": least,
         "theory_variance_greatest": greatest,
     }
@@ -117,11 +134,26 @@ def read_counts(path: Path, num_bins: int) -> np.ndarray:
     return np.fromfile(path, np.uint32).reshape(-1, len(KINDS), num_bins)
 
 
-def save_similarity(path: Path, counts: np.ndarray) -> None:
-    """Write `similarity.npz`: `edges` [num_bins + 1], and the counts [steps, num_bins] of each kind of pair."""
-    edges = metrics.similarity_edges(counts.shape[-1])
+def save_similarity(
+    path: Path, counts: np.ndarray | None, training_set: Sequence[metrics.SimilarityDistribution]
+) -> None:
+    """Write `similarity.npz`: `edges` [num_bins + 1], and histograms of each kind of pair.
+
+    Args:
+      path: the file.
+      counts: [steps, 3, num_bins] of every step, None where they were not logged; saved as `positive`, `cross_view` and
+        `within_view` [steps, num_bins].
+      training_set: the distributions over the training set under the untrained and the trained encoder; saved as
+        `training_set_positive`, `training_set_cross_view` and `training_set_within_view` [2, num_bins].
+    """
+    arrays: dict[str, Any] = {
+        f"training_set_{kind}": np.stack([getattr(distribution, kind).counts for distribution in training_set])
+        for kind in KINDS
+    }
+    if counts is not None:
+        arrays |= {kind: counts[:, k] for k, kind in enumerate(KINDS)}
+    edges = metrics.similarity_edges(len(training_set[0].positive.counts))
     with files.replacing(path) as temporary:
-        arrays: dict[str, Any] = {kind: counts[:, k] for k, kind in enumerate(KINDS)}
         np.savez_compressed(temporary, edges=edges, **arrays)
 
 

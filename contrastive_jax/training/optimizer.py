@@ -39,11 +39,13 @@ def create(
     """SGD with momentum, LARS, or AdamW.
 
     Weight decay is added to SGD's gradient, as in PyTorch and so in the papers' code. LARS leaves vectors (biases and
-    normalisation) without decay and without adaptation, as SimCLR does, and AdamW leaves them without decay.
+    normalisation) without decay and without adaptation, as SimCLR does, and AdamW leaves them without decay. Scalars,
+    such as a loss's learnt scale, have neither under any of the three.
     """
     match name:
         case "sgd":
-            return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum))
+            decay = optax.add_decayed_weights(weight_decay, mask=_is_array)
+            return optax.chain(decay, optax.sgd(schedule, momentum=momentum))
         case "lars":
             return optax.lars(
                 schedule,
@@ -55,6 +57,10 @@ def create(
         case "adamw":
             return optax.adamw(schedule, weight_decay=weight_decay, mask=_is_matrix)
     raise ValueError(f"optimizer {name!r} is unknown; give one of {', '.join(map(repr, OPTIMIZERS))}.")
+
+
+def _is_array(params):
+    return jax.tree.map(lambda x: jnp.ndim(x) > 0, params)
 
 
 def _is_matrix(params):

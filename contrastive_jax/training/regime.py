@@ -1,12 +1,12 @@
 """Who is compared with whom: the batch divided into contrast sets, wherever the devices' borders fall.
 
 Contrast set k holds positions [k c, (k + 1) c) of the global batch, c the `contrast_size`, so the sets do not depend on
-the number of devices. With b pairs on each device there are three layouts:
+the number of devices. With b instances on each device there are three layouts:
 
 - c divides b: each device holds whole sets, and nothing is gathered;
 - c is the whole batch: the function gathers over the axis by itself;
 - otherwise sets straddle devices: the smallest run of devices that holds whole sets is gathered, and each device keeps
-  the values of its own pairs. Every device of the run then computes all sets of the run, a redundancy that costs
+  the values of its own instances. Every device of the run then computes all sets of the run, a redundancy that costs
   little beside the encoder.
 """
 
@@ -23,40 +23,38 @@ from contrastive_jax import metrics, spmd
 
 def values(
     fn: Callable[..., Any],
-    u: jax.Array,
-    v: jax.Array,
-    ids: jax.Array,
+    instances: Any,
     *,
     contrast_size: int,
     axis_name: spmd.AxisName = None,
 ) -> Any:
-    """Apply a per-pair function within each contrast set.
+    """Apply a function of instances that are compared with each other within each contrast set.
 
     Args:
-      fn: (u, v, *, ids, axis_name) -> [m], a loss, or a tree of them.
-      u: [b, d] this device's embeddings of one view.
-      v: [b, d] of the other view.
-      ids: [b] int instance ids.
-      contrast_size: pairs compared with each other; divides the global batch.
+      fn: (instances, *, axis_name) -> [m], a value of each instance, or a tree of them.
+      instances: a tree of arrays [b, ...], whatever fn needs to know of each of this device's instances: embeddings of
+        its views, its id, its label.
+      contrast_size: instances compared with each other; divides the global batch.
       axis_name: the mapped axis, if any.
 
     Returns:
-      [b], the values of this device's own pairs, in the tree that fn returns.
+      [b], the values of this device's own instances, in the tree that fn returns.
 
     Raises:
       ValueError: if contrast_size does not divide the global batch.
 
     Example:
-      >>> u, ids = jax.random.normal(jax.random.key(0), (8, 4)), jnp.arange(8)
-      >>> regime.values(losses.simclr, u, u, ids, contrast_size=4).shape
+      >>> pairs = jax.random.normal(jax.random.key(0), (8, 2, 4))
+      >>> simclr = lambda pairs, axis_name: losses.simclr(pairs[:, 0], pairs[:, 1], axis_name=axis_name)
+      >>> regime.values(simclr, pairs, contrast_size=4).shape
       (8,)
     """
-    b = u.shape[0]
+    b = jax.tree.leaves(instances)[0].shape[0]
     devices = _check(b, contrast_size, axis_name)
     if contrast_size == b * devices:
-        return fn(u, v, ids=ids, axis_name=axis_name)
-    sets, offset, _ = _contrast_sets((u, v, ids), b, contrast_size, axis_name)
-    every = jax.vmap(lambda u, v, ids: fn(u, v, ids=ids, axis_name=None))(*sets)
+        return fn(instances, axis_name=axis_name)
+    sets, offset, _ = _contrast_sets(instances, b, contrast_size, axis_name)
+    every = jax.vmap(lambda instances: fn(instances, axis_name=None))(sets)
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x.reshape(-1), offset * b, b), every)
 
 
@@ -73,7 +71,7 @@ def distribution(
 
     Args:
       u: [b, d] this device's embeddings of one view.
-      v: [b, d] of the other view.
+      v: [b, d] of another view.
       ids: [b] int instance ids.
       contrast_size: pairs compared with each other; divides the global batch.
       num_bins: equal bins over [-1, 1].
@@ -99,8 +97,8 @@ def distribution(
     return local if axis_name is None else metrics.merge_devices(local, axis_name)
 
 
-def _contrast_sets(arrays, b, contrast_size, axis_name):
-    """The contrast sets this device takes part in, [k, contrast_size, ...] each, gathered over a run of devices.
+def _contrast_sets(instances, b, contrast_size, axis_name):
+    """The contrast sets this device takes part in, [k, contrast_size, ...] a leaf, gathered over a run of devices.
 
     Returns:
       (sets, this device's position in its run, number of devices in the run).
@@ -109,8 +107,11 @@ def _contrast_sets(arrays, b, contrast_size, axis_name):
     index = spmd.axis_index(axis_name)
     if run > 1:
         first = index // run * (run * b)
-        arrays = [lax.dynamic_slice_in_dim(spmd.gather(x, axis_name), first, run * b) for x in arrays]
-    return [x.reshape(-1, contrast_size, *x.shape[1:]) for x in arrays], index % run, run
+        instances = jax.tree.map(
+            lambda x: lax.dynamic_slice_in_dim(spmd.gather(x, axis_name), first, run * b), instances
+        )
+    sets = jax.tree.map(lambda x: x.reshape(-1, contrast_size, *x.shape[1:]), instances)
+    return sets, index % run, run
 
 
 def _check(b: int, contrast_size: int, axis_name: spmd.AxisName) -> int:

@@ -1,10 +1,11 @@
 """A run from its configuration to what it leaves behind."""
 
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import evaluation, files, models, spmd
+from contrastive_jax import files, spmd
 from contrastive_jax.data import batches, views
-from contrastive_jax.evaluation import report
-from contrastive_jax.training import environment, logs, pictures, progress
+from contrastive_jax.training import environment, evaluate, logs, pictures, progress
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
@@ -45,9 +45,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
     with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
         state, speed = train(job, checkpoints, stop)
-    _save_pictures(job, stop)
-    scores = evaluate(job, state)
-    return _summarize(job, stop, scores, speed, seconds=time.perf_counter() - started)
+    found = evaluate.evaluate(job, state)
+    _save_pictures(job, found)
+    return _summarize(job, stop, found, speed, seconds=time.perf_counter() - started)
 
 
 def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float]:
@@ -98,7 +98,7 @@ def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.n
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     ):
-        yield {"image": batch["image"], "id": batch["id"]}
+        yield {name: batch[name] for name in job.program.inputs}
 
 
 class _Recorder:
@@ -147,77 +147,40 @@ def _save_views(job: Job) -> None:
     indices = np.arange(min(16, len(job.train)))
     images, _ = job.train.take(indices)
     config = job.program.view_config
-    pair = jax.jit(lambda x, ids: views.random_views(x, ids, seed=job.config.seed, epoch=0, config=config))(
-        images, indices.astype(np.int32)
+    draw = functools.partial(
+        views.random_views, seed=job.config.seed, epoch=0, num_views=job.program.num_views, config=config
     )
-    views.save_views_picture(job.workdir / "views.png", images, pair, mean=config.mean, std=config.std)
+    drawn = jax.jit(draw)(images, indices.astype(np.int32))
+    views.save_views_picture(job.workdir / "views.png", images, drawn, mean=config.mean, std=config.std)
 
 
-def _save_pictures(job: Job, stop: int) -> None:
-    if not job.config.log.distribution:
-        return
-    rows = logs.read_rows(job.workdir / "metrics.jsonl")
-    counts = logs.read_counts(job.workdir / "similarity.counts", job.config.log.num_bins)
-    logs.save_similarity(job.workdir / "similarity.npz", counts)
-    title = (
-        f"{job.config.loss.name} on {job.config.data.source}: similarities within contrast sets of "
-        f"m = {job.program.contrast_size}, n = {len(job.train)}"
-    )
-    pictures.save_similarity_picture(job.workdir / "similarity.png", counts, rows, title=title)
-
-
-def evaluate(job: Job, state: step_lib.TrainState) -> dict[str, report.Scores]:
-    """Score raw pixels, the untrained encoder and the trained one."""
-    config, program = job.config, job.program
-
-    @jax.jit
-    def features(params, batch_stats, images):
-        plain = views.plain_view(images, config=program.view_config)
-        return models.features(program.graphdef, params, batch_stats, plain)
-
-    encoders = {"untrained encoder": job.initial, "trained encoder": state}
-    representations: dict[str, Callable[..., jax.Array]] = (
-        {"raw pixels": evaluation.raw_pixels} if config.evaluation.raw_pixels else {}
-    )
-    for name, encoder in encoders.items():
-        params, batch_stats = jax.device_put((encoder.params, encoder.batch_stats))
-        representations[name] = lambda images, p=params, b=batch_stats: features(p, b, images)
-    scores = {}
-    for name, fn in representations.items():
-        print(f"Evaluating {name} ...", file=sys.stderr)
-        train, test = (batches.sequential(s, config.evaluation.batch_size) for s in (job.train, job.test))
-        scores[name] = report.evaluate(fn, train, test, settings(job))
-    return scores
-
-
-def settings(job: Job) -> report.Settings:
-    """How the run's representations are evaluated."""
-    e = job.config.evaluation
-    return report.Settings(
-        num_classes=job.train.num_classes,
-        probe_epochs=e.probe_epochs,
-        probe_learning_rate=e.probe_learning_rate,
-        knn_neighbours=min(e.knn_neighbours, len(job.train)),
-        knn_temperature=e.knn_temperature,
-        labels_per_class=e.labels_per_class,
-        draws=e.draws,
-        seed=job.config.seed,
+def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
+    counts, rows = None, logs.read_rows(job.workdir / "metrics.jsonl")
+    if job.config.log.distribution:
+        counts = logs.read_counts(job.workdir / "similarity.counts", job.config.log.num_bins)
+    training_set = [found.similarity[name] for name in (evaluate.UNTRAINED, evaluate.TRAINED)]
+    logs.save_similarity(job.workdir / "similarity.npz", counts, training_set)
+    title = f"{job.config.loss.name} on {job.config.data.source}, m = {job.program.contrast_size}, n = {len(job.train)}"
+    optimum = logs.optimum_values(num_instances=len(job.train), contrast_size=job.program.contrast_size)
+    pictures.save_similarity_picture(
+        job.workdir / "similarity.png", counts, rows, training_set, optimum=optimum, title=title
     )
 
 
-def _summarize(job, stop, scores, images_per_second, *, seconds) -> dict[str, Any]:
+def _summarize(job, stop, found, images_per_second, *, seconds) -> dict[str, Any]:
+    last_row = logs.read_rows(job.workdir / "metrics.jsonl")[-1]
     summary = {
         "steps": stop,
         "steps_of_the_whole_run": job.num_steps,
         "num_instances": len(job.train),
         "contrast_size": job.program.contrast_size,
-        "final": logs.read_rows(job.workdir / "metrics.jsonl")[-1],
-        "evaluation": {name: row._asdict() for name, row in scores.items()},
+        "final": last_row,
+        **evaluate.summary(job, found),
         "images_per_second": images_per_second,
         "seconds": seconds,
         "environment": environment.describe(),
     }
     with files.replacing(job.workdir / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    print(report.table(scores, settings(job)))
+    print(evaluate.tables(job, found, last_row))
     return summary

@@ -147,6 +147,23 @@ def test_sequential_covers_everything_in_batches_of_one_shape():
         batches.sequential(source_of(), 0)
 
 
+def test_sequential_takes_the_instances_that_are_asked_for():
+    chosen = np.array([3, 20, 7])
+    first, second = batches.sequential(source_of(), 2, indices=chosen)
+    np.testing.assert_array_equal(np.concatenate([first["id"], second["id"]]), [3, 20, 7, 7])
+    np.testing.assert_array_equal(np.concatenate([first["mask"], second["mask"]]), [True, True, True, False])
+    np.testing.assert_array_equal(first["label"], source_of().labels[[3, 20]])
+
+
+def test_a_sample_depends_on_the_seed_alone():
+    found = batches.sample(100, 40, seed=3)
+    assert len(set(found)) == 40 and (np.diff(found) > 0).all()
+    assert found[0] >= 0 and found[-1] < 100
+    np.testing.assert_array_equal(found, batches.sample(100, 40, seed=3))
+    assert (found != batches.sample(100, 40, seed=4)).any()
+    np.testing.assert_array_equal(batches.sample(5, 40, seed=3), np.arange(5))
+
+
 @pytest.mark.parametrize("size", [0, 2])
 def test_prefetch_keeps_order_and_runs_ahead(size):
     placed = []

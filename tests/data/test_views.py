@@ -94,6 +94,21 @@ def test_seed_epoch_id_and_view_each_change_the_view(batch):
         assert (np.abs(np.asarray(other) - found).max(axis=(2, 3, 4)) > 1e-3).all()
 
 
+def test_the_epoch_of_evaluation_is_none_of_training(small):
+    images, ids, _ = small
+    assert np.iinfo(np.int32).max < views.EVALUATION_EPOCH <= np.iinfo(np.uint32).max
+    found = [viewer(CROP)(images, ids, seed=0, epoch=np.uint32(epoch)) for epoch in (views.EVALUATION_EPOCH, 0)]
+    assert (np.abs(found[0] - found[1]).max(axis=(2, 3, 4)) > 1e-3).all()
+    held_out = viewer_of_evaluation(images, ids)
+    np.testing.assert_allclose(held_out, found[0], atol=1e-6)
+
+
+@jax.jit
+def viewer_of_evaluation(images, ids):
+    """The epoch as a constant, which no int32 holds."""
+    return views.random_views(images, ids, seed=0, epoch=views.EVALUATION_EPOCH, config=CROP)
+
+
 def test_one_trace_serves_every_epoch(small):
     images, ids, _ = small
 

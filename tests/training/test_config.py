@@ -86,6 +86,23 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ({"loss.kwargs.form": "sum"}, "loss 'simclr' has no such hyperparameter; it takes temperature"),
         ({"loss.name": "dhel", "loss.kwargs.form": "both"}, "config.loss.kwargs: losses.dhel: form 'both' is unknown"),
         ({"views.flip": 1.5}, "config.views: flip is 1.5"),
+        ({"num_views": 1}, "config.num_views=1: a whole number >= 2"),
+        (
+            {"num_views": 3, "loss.name": "sup_con"},
+            "config.num_views=3: 2 are wanted for loss 'sup_con'.*'multi_view_info_nce', 'multi_view_dhel'",
+        ),
+        (
+            {"loss.name": "dcl", "loss.learnable": True},
+            "config.loss.learnable=True: false is wanted for loss 'dcl'.*'info_nce', 'simclr', 'siglip'",
+        ),
+        (
+            {"loss.name": "siglip", "loss.learnable": True, "loss.kwargs.scale": 200.0},
+            r"config.loss.kwargs.scale=200.0: a start in \(0, 100\]",
+        ),
+        (
+            {"loss.learnable": True, "loss.kwargs.temperature": 0.005},
+            "config.loss.kwargs.temperature=0.005: a start >= 0.01",
+        ),
         ({"epochs": 0, "seed": -1}, "(?s)config.epochs=0.*config.seed=-1"),
     ],
 )
@@ -125,6 +142,9 @@ OTHER_LOSSES = {
     "spectral": {},
     "kcl": {"loss.kwargs.kernel": "imq", "loss.kwargs.temperature": 0.3},
     "align_uniform": {"loss.kwargs.weight": 2.0},
+    "sup_con": {"loss.kwargs.temperature": 0.1},
+    "multi_view_info_nce": {"loss.kwargs.form": "joint", "num_views": 3},
+    "multi_view_dhel": {"loss.kwargs.form": "mean", "num_views": 4},
 }
 
 
@@ -137,11 +157,31 @@ def test_every_loss_is_accepted_with_its_hyperparameters(name):
     config_lib.check(config(**{"loss.name": name, **OTHER_LOSSES[name]}), num_devices=1)
 
 
-@pytest.mark.parametrize("name", ["dhel", "kcl"])
-def test_other_losses_train_by_name(name, tmp_path, capsys):
-    (row,) = take_steps(job_lib.prepare(config(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
+@pytest.mark.parametrize("name", ["kcl", "dhel"])
+def test_a_temperature_that_goes_unused_is_said(name, tmp_path, capsys):
+    job_lib.prepare(config(**{"loss.name": name, "loss.kwargs.temperature": 0.3}), tmp_path)
     assert ("has no temperature: the 0.3 given goes unused" in capsys.readouterr().err) == (name == "kcl")
-    assert row["loss"] == row[name]
+
+
+@pytest.mark.parametrize("name", ["sup_con", "multi_view_info_nce", "multi_view_dhel"])
+def test_other_losses_train_by_name(name, tmp_path):
+    (row,) = take_steps(job_lib.prepare(config(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
+    assert row["loss"] == row[name] and np.isfinite(row["loss"])
+    assert row["cross_view_count"] == 64 * 63  # of two views, whatever their number
+
+
+def test_what_is_learnt_of_a_loss_is_logged_and_resumed(tmp_path):
+    overrides = {"loss.name": "siglip", "loss.learnable": True, "optimizer.warmup_epochs": 0.0}
+    job = job_lib.prepare(config(**overrides), tmp_path)
+    take_steps(job, 1)
+    with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        learnt = checkpoints.restore(job.initial).params.loss
+    first, second = take_steps(job, 2)
+    assert (first["scale"], first["bias"]) == (pytest.approx(10.0), -10.0)
+    assert (second["scale"], second["bias"]) == (pytest.approx(np.exp(learnt["log_scale"])), learnt["bias"])
+    assert abs(second["scale"] - 10) > 1e-2 and abs(second["bias"] + 10) > 1e-2
+    events = b"".join(p.read_bytes() for p in (tmp_path / "tensorboard").iterdir())
+    assert b"scale" in events and b"bias" in events
 
 
 def test_unknown_fields_are_named_with_their_neighbours():

@@ -32,6 +32,17 @@ def updates(name, params, grads, steps=2, **overrides):
     return update
 
 
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_scalars_are_neither_decayed_nor_adapted(name):
+    scalars, gradient = {"log_scale": jnp.float32(2.0)}, {"log_scale": jnp.float32(0.5)}
+    decayed, plain = (
+        updates(name, PARAMS | scalars, GRADS | gradient, weight_decay=decay)["log_scale"] for decay in (10.0, 0.0)
+    )
+    np.testing.assert_array_equal(decayed, plain)
+    want = -0.1 if name == "adamw" else -0.1 * 0.5 * (1 + 0.9)
+    np.testing.assert_allclose(plain, want, rtol=1e-4)
+
+
 PARAMS = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0)}
 GRADS = {"kernel": jnp.full((2, 3), 0.5), "bias": jnp.full(3, 0.5)}
 

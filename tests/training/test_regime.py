@@ -7,59 +7,117 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from contrastive_jax import losses, metrics
-from contrastive_jax.training import regime
+from contrastive_jax.training import objective, regime
+from contrastive_jax.training.objective import Instances
 from tests.mappings import AXIS, MAPPINGS
 
 BATCH, D = 24, 5
-every_mapping = pytest.mark.parametrize("mapped", MAPPINGS.values(), ids=MAPPINGS.keys())
 # Sets inside a device, of a device, over several devices, straddling their borders, and the whole batch.
 LAYOUTS = [(1, 6), (2, 4), (2, 8), (2, 12), (4, 2), (4, 4), (4, 8), (4, 12), (8, 2), (8, 6), (8, 8), (8, 24)]
+ONE_OF_EACH = [(2, 4), (2, 12), (4, 4), (8, 6), (8, 24)]
+OTHER_MAPPINGS = [name for name in MAPPINGS if name != "shard_map"]
+CASES = [("shard_map", *layout) for layout in LAYOUTS]
+CASES += [(name, *layout) for name in OTHER_MAPPINGS for layout in ONE_OF_EACH]
 
 
 def batch():
     u, v = jax.random.normal(jax.random.key(0), (2, BATCH, D))
-    return u, v, jnp.arange(BATCH) % 11
+    return Instances((u, v), jnp.arange(BATCH) % 11)
 
 
-def expected(u, v, ids, size):
+def simclr(instances, *, axis_name):
+    return losses.simclr(*instances.views, ids=instances.ids, axis_name=axis_name)
+
+
+def expected(fn, instances, size):
     """Each contrast set on its own."""
     parts = [slice(i, i + size) for i in range(0, BATCH, size)]
-    return jnp.concatenate([losses.simclr(u[p], v[p], ids=ids[p]) for p in parts])
+    each = [fn(jax.tree.map(lambda x, p=p: x[p], instances), axis_name=None) for p in parts]
+    return jax.tree.map(lambda *values: jnp.concatenate(values), *each)
 
 
-@pytest.mark.parametrize(("devices", "size"), LAYOUTS)
-@every_mapping
-def test_values_and_gradients(mapped, devices, size):
-    u, v, ids = batch()
+def map_instances(mapping, fn, devices):
+    """fn of this device's instances as a function of all instances."""
 
-    def local(u, v, ids):
-        values = regime.values(losses.simclr, u, v, ids, contrast_size=size, axis_name=AXIS)
-        return jax.lax.pmean(values.mean(), AXIS)
+    def call(instances, **options):
+        leaves, structure = jax.tree.flatten(instances)
+        mapped = MAPPINGS[mapping](lambda *leaves: fn(structure.unflatten(leaves)), devices)
+        return mapped(*leaves, **options)
 
-    call = mapped(local, devices)
-    got = jax.jit(jax.value_and_grad(lambda u: call(u, v, ids, out=PartitionSpec())))(u)
-    want = jax.jit(jax.value_and_grad(lambda u: expected(u, v, ids, size).mean()))(u)
+    return call
+
+
+def close(got, want):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, want)
 
 
-@pytest.mark.parametrize(("devices", "size"), [(2, 4), (2, 8), (4, 12), (8, 6), (8, 24)])
-def test_each_device_keeps_the_values_of_its_own_pairs(devices, size):
-    u, v, ids = batch()
-    call = MAPPINGS["shard_map"](
-        lambda u, v, ids: regime.values(losses.simclr, u, v, ids, contrast_size=size, axis_name=AXIS), devices
+@pytest.mark.parametrize(("mapping", "devices", "size"), CASES)
+def test_values_and_gradients(mapping, devices, size):
+    instances = batch()
+
+    def local(instances):
+        values = regime.values(simclr, instances, contrast_size=size, axis_name=AXIS)
+        return jax.lax.pmean(values.mean(), AXIS)
+
+    def mean(fn):
+        return jax.jit(jax.value_and_grad(lambda views: fn(instances._replace(views=views))))(instances.views)
+
+    call = map_instances(mapping, local, devices)
+    close(
+        mean(lambda instances: call(instances, out=PartitionSpec())),
+        mean(lambda instances: expected(simclr, instances, size).mean()),
     )
-    np.testing.assert_allclose(jax.jit(call)(u, v, ids), expected(u, v, ids, size), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("devices", "size"), LAYOUTS)
-@pytest.mark.parametrize("mapped", [MAPPINGS["shard_map"], MAPPINGS["pmap"]], ids=["shard_map", "pmap"])
-def test_distribution_counts_each_set_once(mapped, devices, size):
-    u, v, ids = batch()
+@pytest.mark.parametrize(("devices", "size"), [(2, 4), (2, 8), (4, 12), (8, 6), (8, 24)])
+def test_each_device_keeps_the_values_of_its_own_instances(devices, size):
+    instances = batch()
+    call = map_instances("shard_map", lambda x: regime.values(simclr, x, contrast_size=size, axis_name=AXIS), devices)
+    np.testing.assert_allclose(jax.jit(call)(instances), expected(simclr, instances, size), rtol=1e-5)
+
+
+def labelled_and_many_views(instances, *, axis_name):
+    """The losses that are no function of two views alone, and VRNS over three."""
+    options = {"ids": instances.ids, "axis_name": axis_name}
+    stacked = jnp.stack(instances.views)
+    vrns = objective.Objective("multi_view_info_nce", {}, 1.0, 50)(instances, axis_name=axis_name)["vrns"]
+    return {
+        "sup_con": losses.sup_con(*instances.views[:2], instances.labels, **options),
+        "multi_view_info_nce": losses.multi_view_info_nce(stacked, form="joint", **options),
+        "multi_view_dhel": losses.multi_view_dhel(stacked, **options),
+        "vrns": vrns,
+    }
+
+
+@pytest.mark.parametrize(("devices", "size"), [(1, 12), (2, 24), (4, 8), (8, 12), (8, 24)])
+def test_labels_and_many_views(devices, size):
+    ids = jnp.arange(BATCH) % 11
+    views = tuple(jax.random.normal(jax.random.key(0), (3, BATCH, D)))
+
+    def objective_of(fn):
+        def total(views):
+            values = fn(Instances(views, ids, ids % 3))
+            weighed = [weight * values[name].mean() for weight, name in enumerate(sorted(values), 1)]
+            return sum(weighed), values
+
+        return jax.jit(jax.value_and_grad(total, has_aux=True))(views)
+
+    call = map_instances(
+        "shard_map",
+        lambda x: regime.values(labelled_and_many_views, x, contrast_size=size, axis_name=AXIS),
+        devices,
+    )
+    close(objective_of(call), objective_of(lambda x: expected(labelled_and_many_views, x, size)))
+
+
+@pytest.mark.parametrize(("mapping", "devices", "size"), [case for case in CASES if case[0] in ("shard_map", "pmap")])
+def test_distribution_counts_each_set_once(mapping, devices, size):
+    (u, v), ids, _ = batch()
 
     def local(u, v, ids):
         return regime.distribution(u, v, ids, contrast_size=size, num_bins=10, axis_name=AXIS)
 
-    got = jax.jit(lambda *a: mapped(local, devices)(*a, out=PartitionSpec()))(u, v, ids)
+    got = jax.jit(lambda *a: MAPPINGS[mapping](local, devices)(*a, out=PartitionSpec()))(u, v, ids)
     sets = [x.reshape(-1, size, *x.shape[1:]) for x in (u, v, ids)]
     each = jax.vmap(lambda u, v, ids: metrics.similarity_distribution(u, v, ids=ids, num_bins=10))
     want = jax.jit(lambda *sets: metrics.merge(each(*sets)))(*sets)
@@ -71,6 +129,5 @@ def test_distribution_counts_each_set_once(mapped, devices, size):
 
 
 def test_a_size_that_does_not_divide_the_batch_is_refused():
-    u, v, ids = batch()
     with pytest.raises(ValueError, match=r"divisor >= 2 of the batch of 24.*got 7"):
-        regime.values(losses.simclr, u, v, ids, contrast_size=7)
+        regime.values(simclr, batch(), contrast_size=7)

@@ -1,5 +1,6 @@
 """Whole runs on real images: what they leave, resume, repeat, and refuse."""
 
+import functools
 import json
 import os
 import struct
@@ -8,20 +9,24 @@ import jax
 import numpy as np
 import pytest
 
-from contrastive_jax import metrics
+from contrastive_jax import metrics, models
+from contrastive_jax.data import views
+from contrastive_jax.training import evaluate, logs, run
 from contrastive_jax.training import job as job_lib
-from contrastive_jax.training import logs, run
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.run import NonFiniteError, UsageError
 from tests.training.jobs import config
 
 STEPS_PER_EPOCH = 1437 // 64
-pytestmark = pytest.mark.xdist_group("run")  # they share a finished run
+
+
+def negatives(m):
+    return m * (m - 1)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole run of the smoke preset: its workdir and summary."""
+    """A whole run of the smoke preset, set up once (see `SHARED_RUNS`): its workdir and summary."""
     with jax.numpy_dtype_promotion("standard"):
         workdir = tmp_path_factory.mktemp("finished")
         return workdir, run.run(config(), workdir)
@@ -31,6 +36,12 @@ def final_state(workdir, job_config):
     job = job_lib.prepare(job_config, workdir)
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
         return checkpoints.restore(job.initial)
+
+
+def train(job_config, workdir, steps):
+    """Take steps without evaluating."""
+    with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
+        run.train(job_lib.prepare(job_config, workdir), checkpoints, steps)
 
 
 def without_speed(workdir):
@@ -65,9 +76,10 @@ def test_leaves_everything(finished):
         assert row["theory_full_batch_negative"] == -1 / 1436
     with np.load(workdir / "similarity.npz") as similarity:
         assert similarity["edges"].shape == (101,)
-        for kind, pairs in (("positive", 64), ("cross_view", 64 * 63), ("within_view", 64 * 63)):
+        for kind, of in (("positive", lambda m: m), ("cross_view", negatives), ("within_view", negatives)):
             assert similarity[kind].shape == (steps, 100)
-            assert (similarity[kind].sum(axis=1) == pairs).all()
+            assert (similarity[kind].sum(axis=1) == of(64)).all()
+            assert (similarity[f"training_set_{kind}"].sum(axis=1) == [of(1437)] * 2).all()
     assert len([p for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]) == 3
     assert any(p.name.startswith("events") for p in (workdir / "tensorboard").iterdir())
 
@@ -79,6 +91,71 @@ def test_learns_real_images(finished):
     assert summary["evaluation"]["raw pixels"]["knn"] > 0.9
 
 
+@functools.cache
+def embed(workdir, split, trained):
+    """Two views [n, d] each of a split, by the definition: one batch, nothing shared with the job's evaluation."""
+    job = job_lib.prepare(config(), workdir)
+    state = final_state(workdir, config()) if trained else job.initial
+    source = getattr(job, split)
+    images, _ = source.take(np.arange(len(source)))
+
+    @jax.jit
+    def project(state, images, ids):
+        drawn = views.random_views(images, ids, seed=0, epoch=2**31, config=job.program.view_config)
+        apply = functools.partial(models.apply, job.program.graphdef, state.params.model, state.batch_stats)
+        return [apply(view, train=False)[0] for view in drawn]
+
+    projected = project(state, images, np.arange(len(source), dtype=np.int32))
+    return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in map(np.asarray, projected)]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_geometry_is_that_of_the_test_set(finished, trained):
+    workdir, summary = finished
+    u, v = embed(workdir, "test", trained)
+    got = summary["geometry"]["trained encoder" if trained else "untrained encoder"]
+    want = {
+        "pairs": 360,
+        "alignment": metrics.alignment(u, v),
+        "uniformity": metrics.uniformity(u),
+        "wasserstein_uniformity": metrics.wasserstein_uniformity(u),
+        "effective_rank": metrics.effective_rank(u),
+        "rank": metrics.rank(u),
+    }
+    assert got == pytest.approx(want, rel=1e-3)
+
+
+def test_the_similarities_are_those_of_all_pairs_of_training_images(finished):
+    workdir, summary = finished
+    u, v = (x.astype(np.float64) for x in embed(workdir, "train", True))
+    found = summary["training_set_similarity"]
+    different, before = ~np.eye(len(u), dtype=bool), np.triu_indices(len(u), 1)
+    values = {
+        "positive": np.sum(u * v, axis=1),
+        "cross_view": (u @ v.T)[different],
+        "within_view": np.concatenate([(u @ u.T)[before], (v @ v.T)[before]]),
+    }
+    assert found["pairs"] == len(u) == 1437
+    for kind, x in values.items():
+        want = {"count": x.size, "mean": x.mean(), "variance": x.var(), "least": x.min(), "greatest": x.max()}
+        assert found["trained encoder"][kind] == pytest.approx(want, rel=1e-3)
+        assert found["untrained encoder"][kind]["mean"] != pytest.approx(x.mean(), rel=1e-2)
+    assert found["theory_full_batch_negative"] == -1 / 1436
+
+
+def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "MAX_TRAINING_PAIRS", 100)
+    summary = run.run(config(**{"log.distribution": False, "evaluation.raw_pixels": False}), tmp_path, steps=1)
+    assert summary["steps"] == 1 and summary["steps_of_the_whole_run"] == 2 * STEPS_PER_EPOCH
+    assert summary["training_set_similarity"]["pairs"] == 100
+    assert summary["training_set_similarity"]["trained encoder"]["cross_view"]["count"] == 100 * 99
+    with np.load(tmp_path / "similarity.npz") as similarity:
+        assert set(similarity.files) == {"edges", *(f"training_set_{kind}" for kind in logs.KINDS)}
+    assert (tmp_path / "similarity.png").read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert "| training set, trained | 100 |" in out and "in batch" not in out
+
+
 def test_tensorboard_holds_the_histograms(finished):
     workdir, _ = finished
     data = b"".join(p.read_bytes() for p in (workdir / "tensorboard").iterdir())
@@ -86,25 +163,21 @@ def test_tensorboard_holds_the_histograms(finished):
         assert data.count(tag) >= 2 * STEPS_PER_EPOCH
 
 
-def test_two_runs_with_one_seed_are_equal(finished, tmp_path):
-    run.run(config(), tmp_path)
-    assert_same_run(finished[0], tmp_path)
-
-
 def test_resumed_equals_uninterrupted(finished, tmp_path):
-    run.run(config(), tmp_path, steps=13)  # not a multiple of checkpoint.every
+    """And so are two runs with one seed."""
+    train(config(), tmp_path, 13)  # not a multiple of checkpoint.every
     with open(tmp_path / "metrics.jsonl", "a") as file:  # a step that was logged but not yet in a checkpoint
         file.write('{"step": 13, "loss": 0.0}\n{"step": 14, "lo')
     with open(tmp_path / "similarity.counts", "ab") as file:
         file.write(b"\1" * 700)
-    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 13
-    run.run(config(), tmp_path)
+    summary = run.run(config(), tmp_path)
     assert_same_run(finished[0], tmp_path)
+    for name in ("evaluation", "geometry", "training_set_similarity"):
+        assert summary[name] == finished[1][name]
 
 
 def test_pmap_is_the_same_run_to_rounding(finished, tmp_path):
-    overrides = {"parallelism": "pmap"}
-    run.run(config(**overrides), tmp_path, steps=3)
+    train(config(parallelism="pmap"), tmp_path, 3)
     ours, theirs = (logs.read_rows(w / "metrics.jsonl")[:3] for w in (tmp_path, finished[0]))
     np.testing.assert_allclose([row["loss"] for row in ours], [row["loss"] for row in theirs], rtol=1e-4)
 

@@ -13,7 +13,6 @@ from contrastive_jax.training import step as step_lib
 from tests.training.jobs import config
 
 STEPS = 20
-pytestmark = pytest.mark.xdist_group("step")  # they share a reference
 
 
 @functools.cache
@@ -37,7 +36,9 @@ def train(parallelism, devices, **overrides):
     placed = mapped.place_state(state)
     for k in range(STEPS):
         indices = order.indices(k)
-        batch = {"image": source.take(indices)[0], "id": indices.astype(np.int32)}
+        images, labels = source.take(indices)
+        known = {"image": images, "label": labels, "id": indices.astype(np.int32)}
+        batch = {name: known[name] for name in program.inputs}
         placed, outputs = mapped.step(placed, mapped.place_batch(batch))
     return jax.device_get((mapped.read(placed), mapped.read(outputs))), len(traces), state
 
@@ -53,9 +54,7 @@ def assert_same(result, reference):
         np.testing.assert_allclose(got[2:], expected[2:], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("parallelism", "devices"), [("shard_map", 2), ("shard_map", 4), ("pmap", 1), ("pmap", 2), ("pmap", 4)]
-)
+@pytest.mark.parametrize(("parallelism", "devices"), [("shard_map", 2), ("shard_map", 4), ("pmap", 1), ("pmap", 4)])
 def test_devices_and_parallelism_change_nothing(parallelism, devices):
     result, traces, _ = train(parallelism, devices)
     assert traces == 1
@@ -70,10 +69,14 @@ def test_training_moves_every_parameter_and_keeps_the_initial_state():
 
 
 def test_contrast_sets_across_devices():
-    overrides = {"contrast_size": 16, "vrns_weight": 3.0}
+    """And what is learnt of the loss is the same on every device, too."""
+    overrides = {"contrast_size": 16, "vrns_weight": 3.0, "loss.learnable": True}
     result, _, _ = train("shard_map", 8, **overrides)
-    reference, _, _ = train("shard_map", 1, **overrides)
+    reference, _, initial = train("shard_map", 1, **overrides)
     assert_same(result, reference)
+    state, _ = reference
+    assert initial.params.loss["log_scale"] == pytest.approx(-np.log(0.2))
+    assert abs(state.params.loss["log_scale"] - initial.params.loss["log_scale"]) > 1e-5
     outputs = reference[1]
     assert outputs["distribution"].cross_view.count == 4 * 16 * 15
     np.testing.assert_allclose(outputs["loss"], outputs["simclr"] + 3 * outputs["vrns"], rtol=1e-5)
