@@ -63,10 +63,14 @@ def positive_similarity_bound(mean_negative: float | jax.Array, n: int, *, sharp
 
     .. math:: \mathbb{E}[s_{pos}] \le 1 + \mathbb{E}[s_{neg}] + \frac{1}{n-1}
 
-    It says nothing (it exceeds 1) while the negatives lie above -1/(n-1). Below that it holds but is not attained: with
-    d = E[u - v] and s = E[u + v] the difference of the two sides is n/(n-1) (|d|^2/4 + |s|^2/4 + tr Var[u - v]/2), so
-    equality takes d = 0 besides the paper's conditions, and then the negatives' mean is -1/(n-1). Under the paper's
-    conditions alone (u - v constant, mean of u + v zero) the equality is that of `sharp=True`,
+    It says nothing (it exceeds 1) while the negatives lie above -1/(n-1). Below that it holds but is not attained: the
+    difference of the two sides is
+
+    .. math:: \frac{n}{n-1} \Bigl(\tfrac14 \|\mathbb{E}[u - v]\|^2 + \tfrac14 \|\mathbb{E}[u + v]\|^2
+              + \tfrac12 \operatorname{tr} \mathrm{Var}[u - v]\Bigr)
+
+    so equality takes E[u - v] = 0 besides the paper's conditions, and then the negatives' mean is -1/(n-1). Under the
+    paper's conditions alone (u - v constant, mean of u + v zero) the equality is that of `sharp=True`,
 
     .. math:: \mathbb{E}[s_{pos}] \le 1 + \frac{2(n-1)}{n-2} \Bigl(\mathbb{E}[s_{neg}] + \frac{1}{n-1}\Bigr)
               \quad\text{where } \mathbb{E}[s_{neg}] \le -\tfrac{1}{n-1}

@@ -68,7 +68,7 @@ SIGMAS = 4.0  # within which every unbiased mean is wanted: 25 means leave 4 in 
 def batch_size(*, quick: bool, seed: int) -> study.Result:
     """Take the mean loss of a fixed set of pairs over random partitions into batches of m, and compare it with its
     limit (Koromilas 2024): the kernel losses are unbiased, the InfoNCE family approaches it from one side."""
-    n, partitions, sizes = (256, 16, (2, 16, 128, 256)) if quick else (2048, 32, (2, 8, 32, 128, 512, 1024, 2048))
+    n, partitions, sizes = (256, 16, (2, 16, 128, 256)) if quick else (1024, 32, (2, 8, 32, 128, 512, 1024))
     names = QUICK if quick else tuple(LOSSES)
     center, first, second = jax.random.normal(jax.random.key(seed), (3, n, DIMENSIONS), jnp.float64)
     u, v = (pairwise.normalize(center + 0.5 * noise) for noise in (first, second))
@@ -118,7 +118,7 @@ def _checks(rows, names):
         bias = np.array([abs(row["bias"]) for row in rows if row["loss"] == name])
         order = np.log2(bias[-2] / bias[-1])
         checks.append(study.Check(f"{name}: by how much |bias| rises with m", float(np.diff(bias).max()), 0))
-        checks.append(study.Check(f"{name}: |bias| halves as m doubles, error of the order", abs(order - 1), 0.1))
+        checks.append(study.Check(f"{name}: |bias| halves as m doubles, error of the order", abs(order - 1), 0.2))
     return checks
 
 
@@ -133,17 +133,9 @@ def _figure(rows, names, sizes):
         chosen = [row for row in rows if row["loss"] == name]
         bias = np.array([row["bias"] for row in chosen])
         reach = bias - [row["95% interval"][0] - row["limit"] for row in chosen]
-        axes = kernels if LOSSES[name].unbiased else family
-        axes.errorbar(
-            sizes,
-            bias,
-            reach,
-            color=color,
-            marker=marker,
-            markerfacecolor="none",
-            capsize=2,
-            label=name.split("kcl, ")[-1],
-        )
+        axes, shift = (kernels, {"o": 0.9, "s": 1.0, "^": 1.1}[marker]) if LOSSES[name].unbiased else (family, 1.0)
+        look = {"color": color, "marker": marker, "markerfacecolor": "none", "capsize": 2}
+        axes.errorbar(shift * np.array(sizes), bias, reach, label=name.split("kcl, ")[-1], **look)
     for axes, title in ((family, "InfoNCE family, its constant taken off"), (kernels, "KCL, by kernel")):
         axes.axhline(0, color=study.BLACK, linestyle="--", linewidth=1)
         axes.set_xscale("log", base=2)

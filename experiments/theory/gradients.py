@@ -41,10 +41,10 @@ def _embeddings(d, n, seed):
 
 def _measure(u, v):
     m = len(u)
-    gradient = jax.jit(jax.grad(lambda u: losses.info_nce(u, v, temperature=TEMPERATURE).mean()))(u)
-    formula = jax.jit(theory.info_nce_negative_gradient)(u @ v.T, temperature=TEMPERATURE)
+    gradient = _gradient(u, v)
+    formula = theory.info_nce_negative_gradient(u @ v.T, temperature=TEMPERATURE)
     anchors = np.arange(min(m, ANCHORS))
-    measured = np.array([gradient[i] @ _directions(u[i], v) for i in anchors])
+    measured = np.array([_along_similarities(gradient[i], u[i], v) for i in anchors])
     negative = anchors[:, None] != np.arange(m)
     measured, formula = measured[negative], np.asarray(formula)[anchors][negative]
     return {
@@ -59,10 +59,17 @@ def _measure(u, v):
 
 
 @jax.jit
-def _directions(anchor, v):
-    """[d, m]: along column j the anchor's similarity to v_j grows at unit rate; the others, and its norm, stay."""
+@jax.grad
+def _gradient(u, v):
+    return losses.info_nce(u, v, temperature=TEMPERATURE).mean()
+
+
+@jax.jit
+def _along_similarities(gradient, anchor, v):
+    """[m]: the derivative along directions of which the j-th changes the anchor's similarity to v_j at unit rate and
+    neither the other similarities nor the anchor's norm: the columns of the pseudo-inverse of all those vectors."""
     rows = jnp.concatenate([v, anchor[None]])
-    return jnp.linalg.solve(rows @ rows.T, rows)[:-1].T
+    return jnp.linalg.solve(rows @ rows.T, rows @ gradient)[:-1]
 
 
 def _figure(rows):

@@ -111,23 +111,23 @@ def _figure(rows, n, names, sizes):
         _draw_curves(axes, [row for row in rows if row["partition"] == partition], names, sizes)
         axes.set(title=f"{partition} partition", xlabel="m, instances in a batch")
     panels[0].set_ylabel("variance of $s_{neg}$")
-    curves.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    curves.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", handlelength=3)
     spheres.suptitle("Theorem 5.5 in three dimensions: n = 4 in fixed batches of m = 2, and the full batch", fontsize=9)
     shapes = {
-        "least": theory.construct_extreme_variance(n=4, m=2, d=3, which="least"),
-        "greatest": theory.construct_extreme_variance(n=4, m=2, d=3, which="greatest"),
-        "full batch": theory.simplex(4, 3),
+        "least": (theory.construct_extreme_variance(n=4, m=2, d=3, which="least"), 2),
+        "greatest": (theory.construct_extreme_variance(n=4, m=2, d=3, which="greatest"), 2),
+        "full batch": (theory.simplex(4, 3), 1),
     }
-    for k, (title, x) in enumerate(shapes.items()):
+    for k, (title, (x, batches)) in enumerate(shapes.items()):
         axes = spheres.add_subplot(1, 3, k + 1, projection="3d")
-        _draw_sphere(axes, x)
+        _draw_sphere(axes, x, batches)
         axes.set_title(f"{title}: variance {sphere.negatives(x, x).var():.2f}")
     return figure
 
 
 def _draw_curves(axes, rows, names, sizes):
     least, greatest = np.array([theory.negative_variance_bounds(max(sizes), m) for m in sizes]).T
-    axes.fill_between(sizes, least, greatest, color=study.SKY, alpha=0.3, label="Theorem 5.5,\nfixed batches")
+    axes.fill_between(sizes, least, greatest, color=study.SKY, alpha=0.3, label="Theorem 5.5, for\nfixed batches")
     looks = {"simclr": (study.BLUE, "o"), "dcl": (study.ORANGE, "s"), "dhel": (study.GREEN, "^")}
     for name, weight in itertools.product(names, WEIGHTS):
         chosen = [row for row in rows if row["loss"] == name and row["VRNS"] == weight]
@@ -149,18 +149,19 @@ def _draw_curves(axes, rows, names, sizes):
     axes.set_ylim(bottom=0)
 
 
-def _draw_sphere(axes, x):
+def _draw_sphere(axes, x, batches):
     angle, height = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     grid = np.cos(angle) * np.sin(height), np.sin(angle) * np.sin(height), np.cos(height)
-    axes.plot_wireframe(*grid, color="0.85", linewidth=0.4)
-    for batch, (color, marker, size) in enumerate([(study.BLUE, "o", 36), (study.ORANGE, "s", 90)]):
-        points = x[2 * batch : 2 * batch + 2]
+    axes.plot_wireframe(*grid, color="0.88", linewidth=0.4)
+    looks = [(study.BLUE, "o", 30, "--"), (study.ORANGE, "s", 90, "-")]
+    for points, (color, marker, size, line) in zip(np.split(x, batches), looks, strict=False):
         for point in points:
-            axes.plot(*zip((0, 0, 0), point, strict=True), color=color, linewidth=1.5, linestyle="-" if batch else "--")
-        axes.scatter(*points.T, s=size, marker=marker, facecolors="none" if batch else color, edgecolors=color)
+            axes.plot(*zip((0, 0, 0), point, strict=True), color=color, linewidth=1.5, linestyle=line)
+        faces = "none" if marker == "s" else color
+        axes.scatter(*points.T, s=size, marker=marker, facecolors=faces, edgecolors=color, depthshade=False)
     axes.set_axis_off()
-    axes.set_aspect("equal")
-    axes.view_init(elev=20, azim=35)
+    axes.set_box_aspect((1, 1, 1), zoom=1.5)
+    axes.view_init(elev=25, azim=70)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ TOLERANCE = 1e-4  # how far below -1/(n-1) the mean of s_neg counts as below
 def separation(*, quick: bool, seed: int) -> study.Result:
     """Minimise SigLIP over the embeddings of n = 8 instances for a grid of scales and biases, and see on which side of
     Equation 10 (Lee 2025, Theorem 5.3) negatives fall below -1/(n-1); the same with within-view negatives."""
-    count = 5 if quick else 17
+    count = 5 if quick else 21
     scales, biases = np.linspace(0.5, 12, count), np.linspace(-10, 8, count)
     predicted = theory.siglip_separates_excessively(scale=scales[:, None], bias=biases, n=N)
     outside = np.abs(_margin(scales[:, None], biases)) > BAND
@@ -84,8 +84,8 @@ def _figure(scales, biases, excess):
         axes.contour(*fine, _margin(*fine), levels=[0], colors=study.RED, linewidths=1.8)
         axes.plot([], [], color=study.RED, linewidth=1.8, label="Eq. 10, cross-view negatives alone")
         below = np.argwhere(values > TOLERANCE)
-        axes.plot(scales[below[:, 0]], biases[below[:, 1]], ".", color="white", markersize=1.5)
-        axes.plot([], [], ".", color=study.BLACK, markersize=3, label="white dot: measured below")
+        dots = {"marker": "o", "linestyle": "", "markersize": 2, "color": "white", "markeredgecolor": study.BLACK}
+        axes.plot(scales[below[:, 0]], biases[below[:, 1]], markeredgewidth=0.3, label="measured below", **dots)
         axes.set(title=f"{kind} negatives", xlabel="scale")
         axes.legend(loc="lower left", frameon=True, framealpha=0.9)
     panels[0].set_ylabel("bias")

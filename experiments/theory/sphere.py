@@ -36,7 +36,9 @@ def minimizer(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[...
         u, v = pairwise.normalize(x.reshape(-1, u.shape[-1])).reshape(2, *u.shape)
         return loss(u, v, *args)
 
-    value_and_grad = jax.jit(jax.value_and_grad(of_vector))
+    # Arrays this small cost more to compile than to run.
+    fast = {"xla_backend_optimization_level": "0"}
+    value_and_grad = jax.jit(jax.value_and_grad(of_vector), compiler_options=fast)
 
     def minimize(*args: jax.Array, n: int, d: int, seed: int) -> Embeddings:
         shape = np.zeros((n, d))

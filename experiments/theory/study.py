@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import matplotlib
+import threadpoolctl
 from matplotlib.figure import Figure
 
 from contrastive_jax import files
@@ -67,8 +68,9 @@ def main(name: str, study: Study, argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the same on a smaller scale, in seconds")
     options = parser.parse_args(argv)
     start = time.perf_counter()
-    # float64, so that what is left between prediction and measurement is not rounding
-    with jax.enable_x64(True), matplotlib.rc_context(STYLE):
+    # float64, so that what is left between prediction and measurement is not rounding; one thread for BLAS, because its
+    # others only get in JAX's way on arrays this small (a factor of ten in L-BFGS).
+    with jax.enable_x64(True), threadpoolctl.threadpool_limits(1, "blas"), matplotlib.rc_context(STYLE):
         result = study(quick=options.quick, seed=options.seed)
         try:
             paths = _save(options.out / name, result.figure)
