@@ -31,7 +31,7 @@ def values(
     """Apply a function of instances that are compared with each other within each contrast set.
 
     Args:
-      fn: (instances, *, axis_name) -> [m], a value of each instance, or a tree of them.
+      fn: `(instances, *, axis_name) -> [m]`, a value of each instance, or a tree of them.
       instances: a tree of arrays [b, ...], whatever fn needs to know of each of this device's instances: embeddings of
         its views, its id, its label.
       contrast_size: instances compared with each other; divides the global batch.
