@@ -43,6 +43,19 @@ def pmean(x: Any, axis_name: AxisName) -> Any:
     return x if axis_name is None else lax.pmean(x, axis_name)
 
 
+def vary_alike(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """The same arrays, each marked as differing over every mapped axis that any of them differs over.
+
+    `shard_map` keeps count of which values are equal on all devices. Where a loop's state starts as a constant but
+    ends as a value of this device, or a custom gradient meets such a constant, both have to be marked alike; the
+    gradient with respect to what was marked here is summed over the devices. Nothing happens outside `shard_map`.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    axes = frozenset().union(*varying)
+    missing = [tuple(axes - own) for own in varying]
+    return [lax.pcast(x, m, to="varying") if m else x for x, m in zip(arrays, missing, strict=True)]
+
+
 class Mapped(NamedTuple):
     """A per-device function mapped over devices, with the ways its arguments get onto them and back."""
 

@@ -30,6 +30,9 @@ def parse(argv: list[str]) -> str | None:
     for name in options:
         if name.startswith("config.") and (problem := config.unknown_field(name.removeprefix("config."))):
             return problem
+    # The field is a number, of which 0 is the whole training set; the command line, which the overrides are read from
+    # again, may say so.
+    sys.argv = argv = [a.replace("config.contrast_size=full", "config.contrast_size=0") for a in argv]
     try:
         rest = FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

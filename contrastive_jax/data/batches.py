@@ -100,6 +100,7 @@ def iterate(
     stop: int,
     process_index: int = 0,
     process_count: int = 1,
+    positions: np.ndarray | None = None,
     num_threads: int = 2,
     buffer_size: int = 4,
 ) -> Iterator[Batch]:
@@ -115,6 +116,7 @@ def iterate(
         stop: the step after the last.
         process_index: this process's number, from 0.
         process_count: the number of processes, which divides the batch size.
+        positions: [B], where in the batch each instance is taken from, if it is to be laid out in another order.
         num_threads: batches assembled at once; a source that decodes images does so in threads of its own besides.
         buffer_size: batches assembled ahead of the one in use.
 
@@ -132,9 +134,10 @@ def iterate(
         raise ValueError(f"batch_size {order.batch_size} cannot be shared equally by {process_count} processes")
     local_size = order.batch_size // process_count
     part = slice(process_index * local_size, (process_index + 1) * local_size)
+    own = (np.arange(order.batch_size) if positions is None else positions)[part]
 
     def assemble(step: int) -> Batch:
-        return _read(source, order.indices(step)[part]) | {"epoch": np.array(order.epoch(step), np.int32)}
+        return _read(source, order.indices(step)[own]) | {"epoch": np.array(order.epoch(step), np.int32)}
 
     return _assembled(assemble, range(start, stop), num_threads=num_threads, buffer_size=buffer_size)
 

@@ -46,6 +46,7 @@ def similarity_distribution(
     num_bins: int = 100,
     ids: jax.Array | None = None,
     axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
 ) -> SimilarityDistribution:
     r"""Distribution of the cosine similarities of positive, cross-view and within-view pairs.
 
@@ -58,13 +59,15 @@ def similarity_distribution(
       num_bins: number of equal bins over [-1, 1].
       ids: [m] int instance ids; pairs with equal ids are no negatives and are not counted. Default: all different.
       axis_name: count over the embeddings of all devices along this mapped axis; every device gets the same answer.
+      implementation: `"dense"` holds the [m, n] matrices, n the pairs of all devices; `"blockwise"` some of their rows
+        at a time, about 2^20 entries. None chooses dense up to as many, blockwise beyond.
 
     Returns:
       A `SimilarityDistribution`; carries no gradient.
 
     Raises:
-      ValueError: for shapes that differ, num_bins < 1, or more than 65,536 pairs over all devices (split them into
-        parts and `merge`).
+      ValueError: for shapes that differ, num_bins < 1, more than 65,536 pairs over all devices (split them into
+        parts and `merge`), or an unknown implementation.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -75,23 +78,55 @@ def similarity_distribution(
     References:
       Lee et al., 2025, Section 5; the variance of the cross-view kind is that of their Table 1.
     """
-    _check(u, v, num_bins, axis_name)
+    _check(u, v, num_bins, axis_name, implementation)
     u, v = lax.stop_gradient((pairwise.normalize(u), pairwise.normalize(v)))
     m = u.shape[0]
     position = spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
-    ids = position if ids is None else ids
-    all_u, all_v, all_ids, all_positions = (spmd.gather(x, axis_name) for x in (u, v, ids, position))
-    different = ids[:, None] != all_ids[None, :]
-    once = different & (position[:, None] < all_positions[None, :])
-
-    positive = jnp.sum(u * v, axis=-1)[:, None]
-    within = jnp.concatenate([pairwise.similarities(u, all_u), pairwise.similarities(v, all_v)])
-    local = SimilarityDistribution(
-        positive=_describe(positive, jnp.ones_like(positive, bool), num_bins),
-        cross_view=_describe(pairwise.similarities(u, all_v), different, num_bins),
-        within_view=_describe(within, jnp.concatenate([once, once]), num_bins),
-    )
+    own = _Pairs(u, v, position if ids is None else ids, position, jnp.ones(m, bool))
+    everyone = jax.tree.map(lambda x: spmd.gather(x, axis_name), own)
+    local = _of_pairs(own, everyone, num_bins, _rows_at_a_time(m, len(everyone.u), implementation))
     return local if axis_name is None else merge_devices(local, axis_name)
+
+
+class _Pairs(NamedTuple):
+    u: jax.Array  # [m, d], unit norm
+    v: jax.Array  # [m, d]
+    ids: jax.Array  # [m]
+    position: jax.Array  # [m], among all devices' pairs
+    exists: jax.Array  # [m]; False for what fills the last block
+
+
+def _rows_at_a_time(m, n, implementation):
+    if implementation == "dense" or (implementation is None and m * n <= pairwise.DENSE_ENTRIES):
+        return m
+    return min(m, max(1, pairwise.DENSE_ENTRIES // n))
+
+
+def _of_pairs(own, everyone, num_bins, rows):
+    """Distribution of the pairs of `own` with `everyone`, so many rows at a time."""
+    m = len(own.u)
+    if rows == m:
+        return _of_rows(own, everyone, num_bins)
+    blocks = -(-m // rows)
+
+    def fill(x):
+        x = jnp.pad(x, ((0, blocks * rows - m), *((0, 0) for _ in x.shape[1:])))
+        return x.reshape(blocks, rows, *x.shape[1:])
+
+    return merge(lax.map(lambda some: _of_rows(some, everyone, num_bins), jax.tree.map(fill, own)))
+
+
+def _of_rows(own, everyone, num_bins):
+    exists = own.exists[:, None]
+    different = exists & (own.ids[:, None] != everyone.ids[None, :])
+    once = different & (own.position[:, None] < everyone.position[None, :])
+    positive = jnp.sum(own.u * own.v, axis=-1)[:, None]
+    within = [pairwise.similarities(own.u, everyone.u), pairwise.similarities(own.v, everyone.v)]
+    return SimilarityDistribution(
+        positive=_describe(positive, exists, num_bins),
+        cross_view=_describe(pairwise.similarities(own.u, everyone.v), different, num_bins),
+        within_view=_describe(jnp.concatenate(within), jnp.concatenate([once, once]), num_bins),
+    )
 
 
 def merge(stacked: SimilarityDistribution) -> SimilarityDistribution:
@@ -172,7 +207,7 @@ def _histogram(values: jax.Array, mask: jax.Array, num_bins: int) -> jax.Array:
     return jnp.sum(jax.vmap(row)(bins, mask), axis=0, dtype=jnp.uint32)
 
 
-def _check(u, v, num_bins, axis_name):
+def _check(u, v, num_bins, axis_name, implementation):
     if u.ndim != 2 or u.shape != v.shape:
         raise ValueError(
             f"metrics.similarity_distribution: u and v of one shape [m, d] are wanted; got {u.shape} and {v.shape}."
@@ -184,4 +219,9 @@ def _check(u, v, num_bins, axis_name):
         raise ValueError(
             f"metrics.similarity_distribution: at most {MAX_INSTANCES} pairs at once are wanted, else a count may "
             f"overflow; got {m}. Split them and merge the parts."
+        )
+    if implementation not in (None, *pairwise.IMPLEMENTATIONS):
+        raise ValueError(
+            f"metrics.similarity_distribution: implementation {implementation!r} is unknown; "
+            f"give one of {', '.join(map(repr, pairwise.IMPLEMENTATIONS))}, or None to choose."
         )

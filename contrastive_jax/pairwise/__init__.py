@@ -3,6 +3,7 @@
 from contrastive_jax.pairwise._numerics import accumulation_dtype as accumulation_dtype
 from contrastive_jax.pairwise._numerics import normalize as normalize
 from contrastive_jax.pairwise._numerics import similarities as similarities
+from contrastive_jax.pairwise._reductions import DENSE_ENTRIES as DENSE_ENTRIES
 from contrastive_jax.pairwise._reductions import IMPLEMENTATIONS as IMPLEMENTATIONS
 from contrastive_jax.pairwise._reductions import logsumexp as logsumexp
 from contrastive_jax.pairwise._reductions import total as total

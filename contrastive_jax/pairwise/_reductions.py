@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import spmd
-from contrastive_jax.pairwise import _dense
+from contrastive_jax.pairwise import _blockwise, _dense
 
-IMPLEMENTATIONS = ("dense",)
+IMPLEMENTATIONS = ("dense", "blockwise")
+# Up to so many entries of the similarity matrix dense is the faster one (experiments/benchmarks/losses.py).
+DENSE_ENTRIES = 2**20
 
 
 def logsumexp(
@@ -20,6 +22,7 @@ def logsumexp(
     candidate_ids: jax.Array | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    block_size: int | None = None,
 ) -> jax.Array:
     r"""Log-sum-exp of each anchor's scaled similarities to its negatives.
 
@@ -32,23 +35,31 @@ def logsumexp(
       anchor_ids: [m] int, and
       candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
       axis_name: compare against the candidates of all devices along this mapped axis.
-      implementation: `"dense"` holds the [m, n] matrix. None chooses.
+      implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
+        them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
+        (and their ids) are the same array. It has no forward-mode derivative; a second reverse-mode one is exact, but
+        holds every tile. None chooses dense up to 2^20 entries, blockwise beyond.
+      block_size: side of blockwise's tiles; by default 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); -inf, with a zero gradient, for an anchor without a negative.
 
     Raises:
       ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, or an unknown
-        implementation.
+        implementation, or a block_size that is below 1 or given to dense.
 
     Example:
       >>> anchors = jnp.eye(3)
       >>> pairwise.logsumexp(anchors, anchors, anchor_ids=jnp.arange(3), candidate_ids=jnp.arange(3))
       Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
     """
-    _check("logsumexp", anchors, candidates, anchor_ids, candidate_ids, implementation)
+    _check("logsumexp", anchors, candidates, anchor_ids, candidate_ids, implementation, block_size)
     candidates, candidate_ids = _gather(candidates, candidate_ids, axis_name)
-    return _dense.logsumexp(anchors, candidates, scale=scale, anchor_ids=anchor_ids, candidate_ids=candidate_ids)
+    ids = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids}
+    if _choose(implementation, anchors, candidates) == "dense":
+        return _dense.logsumexp(anchors, candidates, scale=scale, **ids)
+    size = block_size or _blockwise.BLOCK_SIZE
+    return _blockwise.logsumexp(anchors, candidates, scale=scale, block_size=size, **ids)
 
 
 def total(
@@ -60,6 +71,7 @@ def total(
     candidate_ids: jax.Array | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    block_size: int | None = None,
 ) -> jax.Array:
     r"""Sum over each anchor's negatives of a function of the similarity.
 
@@ -72,7 +84,11 @@ def total(
       anchor_ids: [m] int, and
       candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
       axis_name: compare against the candidates of all devices along this mapped axis.
-      implementation: `"dense"` holds the [m, n] matrix. None chooses.
+      implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
+        them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
+        (and their ids) are the same array. It has no forward-mode derivative; a second reverse-mode one is exact, but
+        holds every tile. None chooses dense up to 2^20 entries, blockwise beyond.
+      block_size: side of blockwise's tiles; by default 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); 0 for an anchor without a negative.
@@ -84,9 +100,18 @@ def total(
       >>> pairwise.total(jnp.square, jnp.eye(2), jnp.ones((3, 2)))
       Array([3., 3.], dtype=float32)
     """
-    _check("total", anchors, candidates, anchor_ids, candidate_ids, implementation)
+    _check("total", anchors, candidates, anchor_ids, candidate_ids, implementation, block_size)
     candidates, candidate_ids = _gather(candidates, candidate_ids, axis_name)
-    return _dense.total(fn, anchors, candidates, anchor_ids=anchor_ids, candidate_ids=candidate_ids)
+    ids = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids}
+    if _choose(implementation, anchors, candidates) == "dense":
+        return _dense.total(fn, anchors, candidates, **ids)
+    return _blockwise.total(fn, anchors, candidates, block_size=block_size or _blockwise.BLOCK_SIZE, **ids)
+
+
+def _choose(implementation, anchors, candidates):
+    if implementation is not None:
+        return implementation
+    return "dense" if len(anchors) * len(candidates) <= DENSE_ENTRIES else "blockwise"
 
 
 def _gather(candidates, candidate_ids, axis_name):
@@ -94,7 +119,7 @@ def _gather(candidates, candidate_ids, axis_name):
     return spmd.gather(candidates, axis_name), ids
 
 
-def _check(name, anchors, candidates, anchor_ids, candidate_ids, implementation):
+def _check(name, anchors, candidates, anchor_ids, candidate_ids, implementation, block_size):
     if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
         raise ValueError(
             f"pairwise.{name}: anchors [m, d] and candidates [n, d] are wanted; "
@@ -116,4 +141,9 @@ def _check(name, anchors, candidates, anchor_ids, candidate_ids, implementation)
         raise ValueError(
             f"pairwise.{name}: implementation {implementation!r} is unknown; "
             f"give one of {', '.join(map(repr, IMPLEMENTATIONS))}, or None to choose."
+        )
+    if block_size is not None and (block_size < 1 or implementation == "dense"):
+        raise ValueError(
+            f"pairwise.{name}: block_size, at least 1, belongs to implementation 'blockwise'; "
+            f"got {block_size} with {implementation!r}."
         )

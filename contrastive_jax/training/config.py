@@ -46,7 +46,7 @@ FIELDS: dict[str, Field] = {
     "seed": _at_least(0, 0),
     "epochs": _at_least(100, 1),
     "batch_size": _at_least(256, 2),
-    "contrast_size": _at_least(None, 2, optional=True),
+    "contrast_size": Field(None, int, "a whole number >= 2, or 0 for all", lambda x: x == 0 or x >= 2, optional=True),
     "num_views": _at_least(2, 2),
     "partition": _one_of("reshuffled", batches.PARTITIONS),
     "parallelism": _one_of("shard_map", spmd.PARALLELISMS),
@@ -146,9 +146,16 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def contrast_size(config: ConfigDict) -> int:
-    """Pairs compared with each other: by default, all of the batch."""
-    return config.contrast_size or config.batch_size
+def contrast_size(config: ConfigDict, *, num_instances: int, num_devices: int) -> int:
+    """Instances compared with each other: by default the batch; for 0 all that divide evenly over the devices."""
+    if config.contrast_size is None:
+        return config.batch_size
+    return config.contrast_size or num_instances - num_instances % num_devices
+
+
+def update_size(config: ConfigDict, *, num_instances: int, num_devices: int) -> int:
+    """Instances of one step: a batch, or a contrast set that takes several."""
+    return max(config.batch_size, contrast_size(config, num_instances=num_instances, num_devices=num_devices))
 
 
 def loss_kwargs(config: ConfigDict) -> dict[str, Any]:
@@ -260,10 +267,15 @@ def _joint_faults(config: ConfigDict, num_devices: int, num_instances: int | Non
     faults = []
     if config.batch_size % num_devices:
         faults.append(f"config.batch_size={config.batch_size}: a multiple of the {num_devices} devices is wanted.")
-    if config.batch_size % contrast_size(config):
+    contrast = config.contrast_size or config.batch_size
+    if contrast < config.batch_size and config.batch_size % contrast:
+        faults.append(f"config.contrast_size={contrast}: a divisor of config.batch_size={config.batch_size} is wanted.")
+    if contrast > config.batch_size and contrast % num_devices:
+        faults.append(f"config.contrast_size={contrast}: a multiple of the {num_devices} devices is wanted.")
+    if num_instances is not None and contrast > max(num_instances, config.batch_size):
         faults.append(
-            f"config.contrast_size={config.contrast_size}: a divisor of "
-            f"config.batch_size={config.batch_size} is wanted."
+            f"config.contrast_size={contrast}: at most the {num_instances} images of "
+            f"config.data.source={config.data.source!r} are wanted; 0 is all of them."
         )
     if num_instances is not None and config.batch_size > num_instances:
         faults.append(

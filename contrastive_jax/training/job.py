@@ -43,7 +43,8 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> J
     train, test = (_load(config, split) for split in ("train", "test"))
     config_lib.check(config, num_devices=devices, num_instances=len(train))
     _check_labels(config, train)
-    order = batches.BatchOrder(len(train), config.batch_size, config.seed, config.partition)
+    update = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
+    order = batches.BatchOrder(len(train), update, config.seed, config.partition)
     program, initial = build(config, train, order)
     _claim(workdir, config)
     temperature = config.loss.kwargs.temperature
@@ -95,7 +96,7 @@ def build(
     graphdef, params, batch_stats = models.functional(model)
     schedule = optimizer.learning_rate_schedule(
         config.optimizer.learning_rate,
-        batch_size=config.batch_size,
+        batch_size=order.batch_size,
         steps_per_epoch=order.steps_per_epoch,
         warmup_epochs=config.optimizer.warmup_epochs,
         epochs=config.epochs,
@@ -113,7 +114,8 @@ def build(
         objective=config_lib.objective_of(config, num_instances=len(train)),
         view_config=config_lib.view_config(config),
         num_views=config.num_views,
-        contrast_size=config_lib.contrast_size(config),
+        pass_size=config.batch_size,
+        contrast_size=config_lib.contrast_size(config, num_instances=len(train), num_devices=jax.device_count()),
         steps_per_epoch=order.steps_per_epoch,
         seed=config.seed,
         num_bins=config.log.num_bins if config.log.distribution else 0,

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import files, spmd
 from contrastive_jax.data import batches, views
-from contrastive_jax.training import environment, evaluate, logs, pictures, progress
+from contrastive_jax.training import environment, evaluate, gradient, logs, pictures, progress
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
@@ -75,7 +75,7 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.Train
             num_bins=job.config.log.num_bins,
             tensorboard_every=job.config.log.tensorboard_every,
         ) as log,
-        progress.Progress(start, stop, job.order.steps_per_epoch, job.config.batch_size) as bar,
+        progress.Progress(start, stop, job.order.steps_per_epoch, job.order.batch_size) as bar,
     ):
         recorder = _Recorder(job, log, bar, checkpoints)
         for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
@@ -97,6 +97,7 @@ def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.n
         stop=stop,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        positions=gradient.layout(job.order.batch_size, job.program.pass_size, jax.device_count()),
     ):
         yield {name: batch[name] for name in job.program.inputs}
 

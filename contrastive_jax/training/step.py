@@ -1,53 +1,18 @@
 """The training step: one pure function of (state, batch), written for one device."""
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import models, spmd
-from contrastive_jax.data import views
+from contrastive_jax import spmd
+from contrastive_jax.training import gradient, regime
 from contrastive_jax.training import objective as objective_lib
-from contrastive_jax.training import regime
-
-
-class Params(NamedTuple):
-    """All that is trained."""
-
-    model: Any
-    loss: dict[str, Any]  # scalars, empty where nothing of the loss is learnt
-
-
-class TrainState(NamedTuple):
-    """All that a run carries from step to step; a checkpoint holds it whole."""
-
-    step: Any  # [] int32, steps taken
-    params: Params
-    batch_stats: Any
-    opt_state: Any
-
-
-class Program(NamedTuple):
-    """All that a step needs and that never changes during a run."""
-
-    graphdef: Any
-    optimizer: optax.GradientTransformation
-    schedule: Callable[[jax.Array], jax.Array]
-    objective: objective_lib.Objective
-    view_config: views.ViewConfig
-    num_views: int
-    contrast_size: int
-    steps_per_epoch: int
-    seed: int
-    num_bins: int  # 0: the distribution of similarities is not computed
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The fields of a batch that a step reads."""
-        return ("image", "id", "label") if objective_lib.needs_labels(self.objective.name) else ("image", "id")
+from contrastive_jax.training.program import Params as Params
+from contrastive_jax.training.program import Program as Program
+from contrastive_jax.training.program import TrainState as TrainState
 
 
 def init(program: Program, model_params: Any, batch_stats: Any) -> TrainState:
@@ -78,29 +43,11 @@ def train_step(
       `SimilarityDistribution` of the whole batch under `distribution`: that of the first two views, since all views of
       an instance are drawn alike.
     """
-    stacked = views.random_views(
-        batch["image"],
-        batch["id"],
-        seed=program.seed,
-        epoch=state.step // program.steps_per_epoch,
-        num_views=program.num_views,
-        config=program.view_config,
-    )
-
-    def loss_fn(params):
-        images = stacked.reshape(-1, *stacked.shape[2:])
-        projections, batch_stats = models.apply(program.graphdef, params.model, state.batch_stats, images, train=True)
-        embeddings = tuple(jnp.split(projections, program.num_views))
-        parts = regime.values(
-            functools.partial(program.objective, parameters=params.loss),
-            objective_lib.Instances(embeddings, batch["id"], batch.get("label")),
-            contrast_size=program.contrast_size,
-            axis_name=axis_name,
-        )
-        means = spmd.pmean(jax.tree.map(jnp.mean, parts), axis_name)
-        return means["loss"], (means, batch_stats, embeddings)
-
-    grads, (metrics, batch_stats, embeddings) = jax.grad(loss_fn, has_aux=True)(state.params)
+    if batch["id"].shape[0] * spmd.axis_size(axis_name) <= program.pass_size:
+        gradient_of = gradient.direct
+    else:
+        gradient_of = gradient.cached
+    grads, (metrics, batch_stats, embeddings) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     metrics |= {"learning_rate": program.schedule(state.step), "gradient_norm": optax.tree.norm(grads)}

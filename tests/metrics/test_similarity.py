@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from contrastive_jax import metrics
+from contrastive_jax import metrics, pairwise
 from tests.mappings import AXIS, MAPPINGS
 
 M, D, BINS = 16, 5, 20
@@ -59,6 +59,30 @@ def test_any_number_of_devices(mapped, devices):
         lambda u, v, ids: metrics.similarity_distribution(u, v, num_bins=BINS, ids=ids, axis_name=AXIS), devices
     )
     check(jax.jit(lambda *a: call(*a, out=PartitionSpec()))(u, v, jnp.asarray(ids)), u, v, ids)
+
+
+@pytest.mark.parametrize("devices", [None, 4])
+def test_blockwise_counts_the_same(devices, monkeypatch):
+    monkeypatch.setattr(pairwise, "DENSE_ENTRIES", 3 * M)  # three rows at a time, which do not divide the pairs
+    u, v = batch()
+    ids = np.arange(M) % 13
+
+    def distribution(u, v, ids, axis_name=None if devices is None else AXIS):
+        options = {"ids": ids, "axis_name": axis_name, "implementation": "blockwise"}
+        return metrics.similarity_distribution(u, v, num_bins=BINS, **options)
+
+    if devices is None:
+        return check(jax.jit(distribution)(u, v, jnp.asarray(ids)), u, v, ids)
+    for mapping in MAPPINGS.values():
+        call = mapping(distribution, devices)
+        check(jax.jit(lambda *a, call=call: call(*a, out=PartitionSpec()))(u, v, jnp.asarray(ids)), u, v, ids)
+    return None
+
+
+def test_blockwise_memory_does_not_grow_with_the_matrix():
+    x = jax.ShapeDtypeStruct((16_384, 64), jnp.float32)
+    analysis = jax.jit(metrics.similarity_distribution).lower(x, x).compile().memory_analysis()
+    assert analysis.temp_size_in_bytes < 200e6  # three matrices would be 3.2 GB
 
 
 def test_ends_of_the_interval_fall_into_the_end_bins():
@@ -122,6 +146,10 @@ def test_carries_no_gradient():
     [
         (lambda u, v: metrics.similarity_distribution(u, v[:3]), r"\(16, 5\) and \(3, 5\)"),
         (lambda u, v: metrics.similarity_distribution(u, v, num_bins=0), "num_bins >= 1.*0"),
+        (
+            lambda u, v: metrics.similarity_distribution(u, v, implementation="x"),
+            "'x' is unknown.*'dense', 'blockwise'",
+        ),
         (lambda *_: jax.eval_shape(metrics.similarity_distribution, *[jnp.zeros((65_537, 1))] * 2), "65536.*65537"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -36,6 +37,15 @@ def take_steps(job, steps):
 
 def test_every_preset_is_here():
     assert {f"configs.{p.stem}" for p in Path("configs").glob("*.py") if p.stem != "__init__"} == PRESETS.keys()
+
+
+def test_the_full_batch_regime_compares_all_instances(tmp_path):
+    job = job_lib.prepare(config(contrast_size=0, batch_size=512), tmp_path)
+    assert job.order.steps_per_epoch == 1
+    row = take_steps(job, 1)[0]
+    n = 1437 - 1437 % jax.device_count()
+    assert row["cross_view_count"] == n * (n - 1)
+    assert row["theory_contrast_set_negative"] == pytest.approx(-1 / (n - 1))
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
@@ -81,6 +91,9 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ),
         ({"batch_size": 60}, "config.batch_size=60: a multiple of the 8 devices"),
         ({"contrast_size": 24}, "config.contrast_size=24: a divisor of config.batch_size=64"),
+        ({"contrast_size": 100}, "config.contrast_size=100: a multiple of the 8 devices"),
+        ({"contrast_size": 1440}, "config.contrast_size=1440: at most the 1437 images.*0 is all of them"),
+        ({"contrast_size": 1}, "config.contrast_size=1: a whole number >= 2, or 0 for all"),
         ({"batch_size": 1600}, "config.batch_size=1600: at most the 1437 images"),
         ({"loss.kwargs.temperature": 0.0}, "config.loss.kwargs.temperature=0.0: a number > 0"),
         ({"loss.kwargs.form": "sum"}, "loss 'simclr' has no such hyperparameter; it takes temperature"),

@@ -1,0 +1,202 @@
+"""Time and memory of the losses, forward and backward, beside other libraries: every value checked before it is timed.
+
+    pip install -e ".[bench]"
+    pip install torch==2.13.0 lightly pytorch-metric-learning  # for the peers; what is not installed is left out
+    python -m experiments.benchmarks.losses [--sizes=1024,4096] [--losses=simclr,dhel] [--repeats=5]
+
+Each cell of the table runs in a process of its own: the time is the median over the repeats after a warm-up, with the
+least and the greatest, the memory what the process grew by at its peak. The floor is the time of the matrix products
+that value and gradient cannot do without, by the same process on the same threads: one for the similarities and
+one for each side of the gradient; half of that where anchors are compared with themselves, whose matrix is symmetric.
+Computing tiles again in the backward pass takes another product, which the floor does not count.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+D = 128
+TEMPERATURE = 0.2
+TOLERANCE = 2e-4
+
+
+def embeddings(m):
+    """Two views, float32 [m, d] each."""
+    rng = np.random.default_rng(0)
+    center = rng.normal(size=(m, D))
+    return [(center + rng.normal(size=(m, D))).astype(np.float32) for _ in range(2)]
+
+
+LOSSES = ("simclr", "info_nce", "dcl", "dhel", "kcl", "siglip")
+OURS = ("dense", "blockwise")
+PEERS = {
+    "simclr": ("optax", "lightly", "pytorch-metric-learning", "torch"),
+    "dcl": ("lightly", "torch"),
+    "dhel": ("torch",),
+    "kcl": ("torch",),
+    "info_nce": ("torch",),
+    "siglip": ("torch",),
+}
+
+
+def ours(name, implementation, u, v):
+    """A function that takes one forward and backward pass and returns (value, gradient of u)."""
+    import jax
+
+    from contrastive_jax import losses
+
+    kwargs = {} if name in ("kcl", "siglip") else {"temperature": TEMPERATURE}
+    if name == "dhel":
+        kwargs["form"] = "sum"
+
+    def mean(u, v):
+        return getattr(losses, name)(u, v, implementation=implementation, **kwargs).mean()
+
+    return _jitted(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
+
+
+def _jitted(fn, u, v):
+    import jax
+
+    u, v, step = jax.device_put(u), jax.device_put(v), jax.jit(fn)
+
+    def run():
+        value, (grad, _) = jax.block_until_ready(step(u, v))
+        return float(value), grad
+
+    return run
+
+
+def peer(library, name, u, v):
+    """The same of another library."""
+    if library == "optax":
+        import jax
+        import jax.numpy as jnp
+        import optax
+
+        labels = jnp.tile(jnp.arange(len(u)), 2)
+
+        def mean(u, v):
+            return optax.losses.ntxent(jnp.concatenate([u, v]), labels, temperature=TEMPERATURE)
+
+        return _jitted(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
+    import torch
+
+    from experiments.benchmarks import torch_losses
+
+    fn = torch_losses.create(library, name, TEMPERATURE)
+    u, v = (torch.tensor(x, requires_grad=True) for x in (u, v))
+
+    def run():
+        u.grad = v.grad = None
+        value = fn(u, v)
+        value.backward()
+        return value.item(), u.grad.numpy()
+
+    return run
+
+
+def floor(name, m):
+    """Seconds of the matrix products alone, by JAX, in tiles that fit the cache."""
+    import jax
+    import jax.numpy as jnp
+
+    size = min(m, 2048)
+    x = jnp.asarray(embeddings(size)[0])
+    step = jax.jit(lambda x: jnp.matmul(x, x.T, precision="highest"))
+    times = _times(lambda: jax.block_until_ready(step(x)), 7)
+    product = statistics.median(times) * (m / size) ** 2
+    # In products of [m, d] by [d, m]: SimCLR's and DCL's symmetric matrix is four of them, DHEL's and KCL's are two.
+    return {"simclr": 6, "dcl": 6, "dhel": 3, "kcl": 3, "info_nce": 3, "siglip": 3}[name] * product
+
+
+def _times(run: Callable[[], object], repeats: int) -> list[float]:
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def cell(name: str, library: str, m: int, repeats: int) -> dict:
+    """One measurement, in this process."""
+    u, v = embeddings(m)
+    expected, gradient = ours(name, "blockwise", u[:512], v[:512])()
+    small = ours(name, library, u[:512], v[:512]) if library in OURS else peer(library, name, u[:512], v[:512])
+    value, grad = small()
+    error = max(abs(value - expected) / abs(expected), np.abs(grad - gradient).max() / np.abs(gradient).max())
+    if not error < TOLERANCE:
+        return {"failed": f"another value: {error:.1e}"}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = ours(name, library, u, v) if library in OURS else peer(library, name, u, v)
+    times = _times(run, repeats)
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    seconds, lower = statistics.median(times), floor(name, m)
+    return {
+        "seconds": seconds,
+        "range": (min(times), max(times)),
+        "megabytes": memory / 1e6,
+        "floors": seconds / lower,
+    }
+
+
+def measure(name: str, library: str, m: int, repeats: int, limit: int) -> dict:
+    """One measurement in a process of its own, with what stopped it if it did not end."""
+    command = [sys.executable, "-m", "experiments.benchmarks.losses", f"--cell={name},{library},{m},{repeats}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"more than {limit} s"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        return {"failed": "out of memory" if done.returncode < 0 or "alloc" in last.lower() else last[:60]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def row(name, library, m, found):
+    """One line of the table."""
+    if "failed" in found:
+        return f"| {name} | {m:,} | {library} | {found['failed']} | | |"
+    low, high = found["range"]
+    return (
+        f"| {name} | {m:,} | {library} | {found['seconds']:.3g} ({low:.3g} to {high:.3g}) "
+        f"| {found['megabytes']:.0f} | {found['floors']:.2f} |"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="1024,4096,8192,16384")
+    parser.add_argument("--losses", default=",".join(LOSSES))
+    parser.add_argument("--libraries", default="", help="only these, of dense, blockwise and the peers")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=120, help="seconds for each cell")
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        name, library, m, repeats = options.cell.split(",")
+        print(json.dumps(cell(name, library, int(m), int(repeats))))
+        return 0
+    only = set(filter(None, options.libraries.split(",")))
+    print("| loss | m | implementation | seconds (least to greatest) | MB | times the floor |")
+    print("|---|---:|---|---:|---:|---:|", flush=True)
+    for name in options.losses.split(","):
+        for m in map(int, options.sizes.split(",")):
+            for library in (*OURS, *PEERS[name]):
+                if not only or library in only:
+                    found = measure(name, library, m, options.repeats, options.limit)
+                    print(row(name, library, m, found), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

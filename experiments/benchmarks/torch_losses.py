@@ -1,0 +1,65 @@
+"""The losses of PyTorch libraries, and written out in plain PyTorch, for comparison: `fn(u, v) -> []`."""
+
+import math
+
+import torch
+from torch.nn import functional
+
+
+def create(library, name, temperature):
+    """A library's loss of two views, under the name that it has in `contrastive_jax.losses`."""
+    if library == "torch":
+        return lambda u, v: PLAIN[name](functional.normalize(u), functional.normalize(v), temperature)
+    if library == "pytorch-metric-learning":
+        from pytorch_metric_learning import losses
+
+        return losses.SelfSupervisedLoss(losses.NTXentLoss(temperature=temperature))
+    from lightly import loss as lightly
+
+    if name == "dcl":
+        return lightly.DCLLoss(temperature=temperature)
+    return lightly.NTXentLoss(temperature=temperature)
+
+
+def _others(x):
+    return x.masked_fill(torch.eye(len(x), dtype=torch.bool), -math.inf)
+
+
+def simclr(u, v, t):
+    z = torch.cat([u, v])
+    logits = _others(z @ z.T / t)
+    positive = torch.cat([(u * v).sum(1)] * 2) / t
+    return (torch.log(torch.exp(logits).sum(1)) - positive).mean()
+
+
+def info_nce(u, v, t):
+    exp = torch.exp(u @ v.T / t)
+    return (torch.log(exp.sum(1)) / 2 + torch.log(exp.sum(0)) / 2 - (u * v).sum(1) / t).mean()
+
+
+def dcl(u, v, t):
+    cross, uu, vv = (torch.exp(_others(x / t)) for x in (u @ v.T, u @ u.T, v @ v.T))
+    sums = torch.log(cross.sum(1) + uu.sum(1)) + torch.log(cross.sum(0) + vv.sum(1))
+    return (sums / 2 - (u * v).sum(1) / t).mean()
+
+
+def dhel(u, v, t):
+    sums = (torch.log(torch.exp(_others(x @ x.T / t)).sum(1)) for x in (u, v))
+    return (sum(sums) - (u * v).sum(1) / t).mean()
+
+
+def kcl(u, v, t):
+    del t
+    m = len(u)
+    energy = sum(torch.exp(_others(-2 * (2 - 2 * x @ x.T))).sum() for x in (u, v)) / (m * (m - 1))
+    return 16 * energy - 2 * torch.exp(-2 * (u - v).square().sum(1)).mean()
+
+
+def siglip(u, v, t):
+    del t
+    logits = 10 * u @ v.T - 10
+    signs = 2 * torch.eye(len(u)) - 1
+    return -functional.logsigmoid(signs * logits).sum(1).mean()
+
+
+PLAIN = {"simclr": simclr, "info_nce": info_nce, "dcl": dcl, "dhel": dhel, "kcl": kcl, "siglip": siglip}
