@@ -214,7 +214,9 @@ def _symmetric_forward(fn, x, fixed, constants):
     def body(y, pair):
         i, j = pair
         a, c = _block(rows, i), _block(rows, j)
-        values = _tile(fn, a, c, shift[0], constants)(_numerics.similarities(a.x, c.x), constants)
+        values = lax.optimization_barrier(
+            _tile(fn, a, c, shift[0], constants)(_numerics.similarities(a.x, c.x), constants)
+        )
         y = y.at[i].add(jnp.sum(values, axis=1))
         return y.at[j].add(jnp.where(i == j, 0, jnp.sum(values, axis=0))), None
 

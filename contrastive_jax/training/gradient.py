@@ -23,6 +23,7 @@ from contrastive_jax.training import objective as objective_lib
 from contrastive_jax.training import regime
 from contrastive_jax.training.program import Program, TrainState
 
+_MAX_UNROLLED = 16
 Batch = Mapping[str, jax.Array]
 Found = tuple[Any, tuple[dict[str, Any], Any, tuple[jax.Array, ...]]]
 
@@ -117,7 +118,9 @@ def _over_pieces(fn, carry, arrays, size):
     whole = jax.tree.leaves(arrays)[0].shape[0] // size * size
     pieces = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), arrays)
     rest = jax.tree.map(lambda x: x[whole:], arrays)
-    carry, outputs = lax.scan(fn, carry, pieces)
+    # Inside a loop XLA's convolutions for CPUs are a tenth as fast; unrolled, a few pieces cost some compilation instead.
+    unroll = jax.default_backend() == "cpu" and whole // size <= _MAX_UNROLLED
+    carry, outputs = lax.scan(fn, carry, pieces, unroll=unroll)
     outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
     if not jax.tree.leaves(rest)[0].shape[0]:
         return carry, outputs

@@ -1,6 +1,8 @@
 """The losses of PyTorch libraries, and written out in plain PyTorch, for comparison: `fn(u, v) -> []`."""
 
 import math
+import sys
+from unittest import mock
 
 import torch
 from torch.nn import functional
@@ -14,11 +16,23 @@ def create(library, name, temperature):
         from pytorch_metric_learning import losses
 
         return losses.SelfSupervisedLoss(losses.NTXentLoss(temperature=temperature))
-    from lightly import loss as lightly
+    lightly = _lightly_losses()
+    return (lightly.DCLLoss if name == "dcl" else lightly.NTXentLoss)(temperature=temperature)
 
-    if name == "dcl":
-        return lightly.DCLLoss(temperature=temperature)
-    return lightly.NTXentLoss(temperature=temperature)
+
+def _lightly_losses():
+    """lightly's losses. Its package imports torchvision, of which these use nothing: a stand-in serves where the one
+    installed does not fit the installed torch."""
+    try:
+        import torchvision.ops  # noqa: F401
+    except (ImportError, RuntimeError):
+        for module in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[module]
+        for module in ("torchvision", "torchvision.ops", "torchvision.transforms", "torchvision.transforms.functional"):
+            sys.modules[module] = mock.MagicMock()
+    from lightly import loss
+
+    return loss
 
 
 def _others(x):
