@@ -118,7 +118,7 @@ def _over_pieces(fn, carry, arrays, size):
     whole = jax.tree.leaves(arrays)[0].shape[0] // size * size
     pieces = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), arrays)
     rest = jax.tree.map(lambda x: x[whole:], arrays)
-    # Inside a loop XLA's convolutions for CPUs are a tenth as fast; unrolled, a few pieces cost some compilation instead.
+    # Inside a loop XLA's convolutions for CPUs are a tenth as fast; unrolling a few pieces costs some compilation.
     unroll = jax.default_backend() == "cpu" and whole // size <= _MAX_UNROLLED
     carry, outputs = lax.scan(fn, carry, pieces, unroll=unroll)
     outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
