@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -39,13 +38,19 @@ def test_every_preset_is_here():
     assert {f"configs.{p.stem}" for p in Path("configs").glob("*.py") if p.stem != "__init__"} == PRESETS.keys()
 
 
-def test_the_full_batch_regime_compares_all_instances(tmp_path):
-    job = job_lib.prepare(config(contrast_size=0, batch_size=512), tmp_path)
-    assert job.order.steps_per_epoch == 1
+def test_a_contrast_set_of_several_batches(tmp_path):
+    job = job_lib.prepare(config(contrast_size=128, batch_size=64), tmp_path)
+    assert job.order.steps_per_epoch == 1437 // 128
     row = take_steps(job, 1)[0]
-    n = 1437 - 1437 % jax.device_count()
-    assert row["cross_view_count"] == n * (n - 1)
-    assert row["theory_contrast_set_negative"] == pytest.approx(-1 / (n - 1))
+    assert row["cross_view_count"] == 128 * 127
+    assert row["theory_contrast_set_negative"] == pytest.approx(-1 / 127)
+
+
+def test_the_full_batch_is_all_that_devices_can_share():
+    full, given = config(contrast_size=0), {"num_instances": 1437, "num_devices": 8}
+    assert config_lib.contrast_size(full, **given) == config_lib.update_size(full, **given) == 1432
+    assert config_lib.contrast_size(full, num_instances=1437, num_devices=1) == 1437
+    assert config_lib.contrast_size(config(), **given) == config_lib.update_size(config(), **given) == 64
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
