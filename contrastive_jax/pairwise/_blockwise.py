@@ -46,7 +46,7 @@ def logsumexp(anchors, candidates, *, scale, anchor_ids, candidate_ids, block_si
         return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, y)) + shift)
 
     def by_the_bound():
-        symmetric = anchors is candidates and anchor_ids is candidate_ids and anchor_ids is not None
+        symmetric = _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
         return shifted(jnp.broadcast_to(bound, anchors.shape[:1]), symmetric)
 
     def by_the_greatest_of_each_row():
@@ -73,11 +73,15 @@ def total(
         anchors,
         candidates,
         shift=jnp.zeros(anchors.shape[:1], dtype),
-        symmetric=anchors is candidates and anchor_ids is candidate_ids and anchor_ids is not None,
+        symmetric=_is_symmetric(anchors, candidates, anchor_ids, candidate_ids),
         anchor_ids=anchor_ids,
         candidate_ids=candidate_ids,
         block_size=block_size,
     )
+
+
+def _is_symmetric(anchors, candidates, anchor_ids, candidate_ids):
+    return anchors is candidates and anchor_ids is candidate_ids and anchor_ids is not None
 
 
 def _greatest_norm(x):

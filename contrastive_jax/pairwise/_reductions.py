@@ -9,7 +9,7 @@ from contrastive_jax import spmd
 from contrastive_jax.pairwise import _blockwise, _dense
 
 IMPLEMENTATIONS = ("dense", "blockwise")
-# Up to so many entries of the similarity matrix dense is the faster one (experiments/benchmarks/losses.py).
+# About as many entries as dense is no slower for (docs/benchmarks.md); blockwise also compiles longer.
 DENSE_ENTRIES = 2**20
 
 

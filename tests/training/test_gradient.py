@@ -97,6 +97,12 @@ def test_pieces_give_the_gradient_of_the_whole(overrides, pass_size):
     np.testing.assert_allclose(got[3], want[3], rtol=1e-6, atol=1e-6)  # the same views, so the same embeddings
 
 
+def test_a_loop_over_pieces_is_the_same_as_one_piece_after_the_other(monkeypatch):
+    want = take_gradient(8, normalised=True)
+    monkeypatch.setattr(gradient, "_MAX_UNROLLED", 0)
+    assert_same(take_gradient(8, normalised=True), want)
+
+
 @pytest.mark.parametrize("mapping", [m for m in MAPPINGS if m != "vmap"])
 def test_any_number_of_devices_with_batch_normalisation(mapping):
     want = take_gradient(16, normalised=True)
