@@ -43,6 +43,38 @@ def pmean(x: Any, axis_name: AxisName) -> Any:
     return x if axis_name is None else lax.pmean(x, axis_name)
 
 
+def pmax(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """Greatest over the devices along `axis_name`; the value itself where the program is not mapped."""
+    return x if axis_name is None else lax.pmax(x, axis_name)
+
+
+def rotate(tree: Any, axis_name: AxisName) -> Any:
+    """Every device's arrays handed to the next device, the last's to the first; themselves where nothing is mapped."""
+    if axis_name is None:
+        return tree
+    n = axis_size(axis_name)
+    return jax.tree.map(lambda x: lax.ppermute(x, axis_name, [(i, (i + 1) % n) for i in range(n)]), tree)
+
+
+def ring(fn: Callable[[Any, Any], Any], carry: Any, shard: Any, axis_name: AxisName) -> Any:
+    """`carry = fn(carry, shard)` for the shard of every device in turn, this device's own first.
+
+    The shards travel round the devices, each to the next one at every turn. A turn's transfer does not wait for its
+    computation, so the two can overlap; at any time a device holds two shards. Where the program is not mapped there is
+    one shard.
+    """
+
+    def turn(state, _):
+        carry, shard = state
+        coming = rotate(shard, axis_name)
+        return (fn(carry, shard), coming), None
+
+    turns = axis_size(axis_name) - 1
+    if turns:
+        (carry, shard), _ = lax.scan(turn, (carry, shard), length=turns)
+    return fn(carry, shard)
+
+
 def vary_alike(arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """The same arrays, each marked as differing over every mapped axis that any of them differs over.
 

@@ -51,14 +51,14 @@ def info_nce_based(
       within_view: c2, whether the within-view negatives count.
       ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: `"dense"`, which None also means: the positive shifts each row of the [m, n] matrix.
+      implementation: of the reduction over negatives, see `pairwise.total`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`; 0 for an anchor without any negative.
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, neither kind of negative, or an
-        implementation other than dense.
+        unknown implementation.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -68,19 +68,22 @@ def info_nce_based(
       Lee et al., 2025, Definition 3.1, https://arxiv.org/abs/2506.09781.
     """
     _check_kinds("info_nce_based", cross_view, within_view)
-    if implementation not in (None, "dense"):
-        raise ValueError(f"losses.info_nce_based: implementation {implementation!r} is unknown; give one of 'dense'.")
     pairs = _pairs.prepare("info_nce_based", u, v, ids, axis_name)
-    mask = pairs.ids[:, None] != spmd.gather(pairs.ids, axis_name)[None, :]
-    alone = ~jnp.any(mask, axis=-1)
+    options = {
+        "anchor_ids": pairs.ids,
+        "candidate_ids": pairs.ids,
+        "axis_name": axis_name,
+        "implementation": implementation,
+    }
+    alone = _pairs.negatives_per_anchor(pairs, ids, axis_name) == 0
+    ones = jnp.ones_like(pairs.positive)
 
     def one_sided(anchors, same, other):
-        kinds = [x for x, counts in ((other, cross_view), (same, within_view)) if counts]
-        differences = [
-            pairwise.similarities(anchors, spmd.gather(x, axis_name)) - pairs.positive[:, None] for x in kinds
-        ]
-        # phi and psi may be infinite, or have an infinite slope, where they do not count: they never see such a place.
-        summed = sum(jnp.sum(jnp.where(mask, phi(jnp.where(mask, x, 0)), 0), axis=-1) for x in differences)
+        # One more coordinate, -s_ii against 1, makes every similarity its difference from the anchor's positive.
+        anchors = jnp.column_stack([anchors, -pairs.positive])
+        kinds = [jnp.column_stack([x, ones]) for x, counts in ((other, cross_view), (same, within_view)) if counts]
+        summed = sum(pairwise.total(phi, anchors, x, **options) for x in kinds)
+        # psi may be infinite, or have an infinite slope, where it does not count: it never sees such a place.
         return jnp.where(alone, 0, psi(jnp.where(alone, 1, summed)))
 
     return (one_sided(pairs.u, pairs.u, pairs.v) + one_sided(pairs.v, pairs.v, pairs.u)) / 2

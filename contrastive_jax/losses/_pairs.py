@@ -70,8 +70,9 @@ def negatives_per_anchor(pairs: Pairs, ids: jax.Array | None, axis_name: spmd.Ax
     """How many negatives of one kind (cross-view, or within a view) each anchor has: one int, or [m] with ids."""
     if ids is None:
         return pairs.ids.shape[0] * spmd.axis_size(axis_name) - 1
-    differ = pairs.ids[:, None] != spmd.gather(pairs.ids, axis_name)[None, :]
-    return jnp.sum(differ, axis=-1, dtype=pairs.positive.dtype)
+    everyone = jnp.sort(spmd.gather(pairs.ids, axis_name))  # not a matrix of comparisons: memory linear in m
+    equal = jnp.searchsorted(everyone, pairs.ids, side="right") - jnp.searchsorted(everyone, pairs.ids, side="left")
+    return (len(everyone) - equal).astype(pairs.positive.dtype)
 
 
 def squared_distance(pairs: Pairs) -> jax.Array:

@@ -60,7 +60,8 @@ def similarity_distribution(
       ids: [m] int instance ids; pairs with equal ids are no negatives and are not counted. Default: all different.
       axis_name: count over the embeddings of all devices along this mapped axis; every device gets the same answer.
       implementation: `"dense"` holds the [m, n] matrices, n the pairs of all devices; `"blockwise"` some of their rows
-        at a time, about 2^20 entries. None chooses dense up to as many, blockwise beyond.
+        at a time, about 2^20 entries; `"ring"`, under an axis name, does the same without gathering: the pairs of each
+        device travel round the devices. None chooses as `pairwise.logsumexp` does.
 
     Returns:
       A `SimilarityDistribution`; carries no gradient.
@@ -83,8 +84,10 @@ def similarity_distribution(
     m = u.shape[0]
     position = spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
     own = _Pairs(u, v, position if ids is None else ids, position, jnp.ones(m, bool))
-    everyone = jax.tree.map(lambda x: spmd.gather(x, axis_name), own)
-    local = _of_pairs(own, everyone, num_bins, _rows_at_a_time(m, len(everyone.u), implementation))
+    implementation = pairwise.choose(implementation, m, m, axis_name)
+    positive = _describe(jnp.sum(own.u * own.v, axis=-1)[:, None], jnp.ones((m, 1), bool), num_bins)
+    negative = _negatives(own, num_bins, implementation, axis_name)
+    local = SimilarityDistribution(positive, *negative)
     return local if axis_name is None else merge_devices(local, axis_name)
 
 
@@ -96,36 +99,39 @@ class _Pairs(NamedTuple):
     exists: jax.Array  # [m]; False for what fills the last block
 
 
-def _rows_at_a_time(m, n, implementation):
-    if implementation == "dense" or (implementation is None and m * n <= pairwise.DENSE_ENTRIES):
-        return m
-    return min(m, max(1, pairwise.DENSE_ENTRIES // n))
+def _negatives(own, num_bins, implementation, axis_name):
+    """Cross-view and within-view similarities of this device's pairs with those of all devices."""
+    travel = implementation == "ring"
+    others = own if travel else jax.tree.map(lambda x: spmd.gather(x, axis_name), own)
+    m = len(own.u)
+    rows = m if implementation == "dense" else min(m, max(1, pairwise.DENSE_ENTRIES // len(others.u)))
+
+    def with_shard(so_far, shard):
+        some = _of_blocks(own, shard, num_bins, rows)
+        return _merge_each(jax.tree.map(lambda *xs: jnp.stack(xs), so_far, some), *_OF_A_STACK)
+
+    none = jax.tree.map(lambda x: spmd.vary_alike((x, own.u))[0], (_no_pairs(num_bins, own.u.dtype),) * 2)
+    return spmd.ring(with_shard, none, others, axis_name) if travel else _of_blocks(own, others, num_bins, rows)
 
 
-def _of_pairs(own, everyone, num_bins, rows):
-    """Distribution of the pairs of `own` with `everyone`, so many rows at a time."""
+def _of_blocks(own, others, num_bins, rows):
+    """Similarities of the pairs of `own` with `others`, so many rows at a time."""
     m = len(own.u)
     if rows == m:
-        return _of_rows(own, everyone, num_bins)
-    blocks = -(-m // rows)
-
-    def fill(x):
-        x = jnp.pad(x, ((0, blocks * rows - m), *((0, 0) for _ in x.shape[1:])))
-        return x.reshape(blocks, rows, *x.shape[1:])
-
-    return merge(lax.map(lambda some: _of_rows(some, everyone, num_bins), jax.tree.map(fill, own)))
+        return _of_rows(own, others, num_bins)
+    blocks = jax.tree.map(lambda x: pairwise.fill_blocks(x, rows), own)
+    stacked = lax.map(lambda some: _of_rows(some, others, num_bins), blocks)
+    return _merge_each(stacked, *_OF_A_STACK)
 
 
-def _of_rows(own, everyone, num_bins):
+def _of_rows(own, others, num_bins):
     exists = own.exists[:, None]
-    different = exists & (own.ids[:, None] != everyone.ids[None, :])
-    once = different & (own.position[:, None] < everyone.position[None, :])
-    positive = jnp.sum(own.u * own.v, axis=-1)[:, None]
-    within = [pairwise.similarities(own.u, everyone.u), pairwise.similarities(own.v, everyone.v)]
-    return SimilarityDistribution(
-        positive=_describe(positive, exists, num_bins),
-        cross_view=_describe(pairwise.similarities(own.u, everyone.v), different, num_bins),
-        within_view=_describe(jnp.concatenate(within), jnp.concatenate([once, once]), num_bins),
+    different = exists & (own.ids[:, None] != others.ids[None, :])
+    once = different & (own.position[:, None] < others.position[None, :])
+    within = [pairwise.similarities(own.u, others.u), pairwise.similarities(own.v, others.v)]
+    return (
+        _describe(pairwise.similarities(own.u, others.v), different, num_bins),
+        _describe(jnp.concatenate(within), jnp.concatenate([once, once]), num_bins),
     )
 
 
@@ -147,12 +153,12 @@ def merge(stacked: SimilarityDistribution) -> SimilarityDistribution:
       >>> int(merged.positive.count)
       32
     """
-    return _merge(stacked, lambda x: x.sum(axis=0), lambda x: x.min(axis=0), lambda x: x.max(axis=0))
+    return _merge_each(stacked, *_OF_A_STACK)
 
 
 def merge_devices(distribution: SimilarityDistribution, axis_name: spmd.AxisName) -> SimilarityDistribution:
     """Combine each device's distribution into that of all devices along `axis_name`, the same on each."""
-    return _merge(
+    return _merge_each(
         distribution,
         lambda x: lax.psum(x, axis_name),
         lambda x: lax.pmin(x, axis_name),
@@ -164,15 +170,23 @@ def select(distribution: SimilarityDistribution, keep: jax.Array) -> SimilarityD
     """The distribution where `keep` (scalar bool) holds, else that of no pairs at all."""
 
     def one(pairs: PairSimilarities) -> PairSimilarities:
-        empty = PairSimilarities(0, 0, 0.0, 0.0, np.inf, -np.inf)
-        return PairSimilarities(
-            *(jnp.where(keep, x, jnp.asarray(none, x.dtype)) for x, none in zip(pairs, empty, strict=True))
-        )
+        none = _no_pairs(pairs.counts.shape[-1], pairs.mean.dtype)
+        return jax.tree.map(lambda x, empty: jnp.where(keep, x, empty), pairs, none)
 
     return SimilarityDistribution(*map(one, distribution))
 
 
-def _merge(distribution, total, least, greatest):
+def _no_pairs(num_bins, dtype):
+    moments = (jnp.asarray(x, dtype) for x in (0, 0, jnp.inf, -jnp.inf))
+    return PairSimilarities(jnp.zeros(num_bins, jnp.uint32), jnp.uint32(0), *moments)
+
+
+_OF_A_STACK = (lambda x: x.sum(axis=0), lambda x: x.min(axis=0), lambda x: x.max(axis=0))
+
+
+def _merge_each(kinds, total, least, greatest):
+    """Merge every `PairSimilarities` of a tuple, by what sums, and finds extremes, over the parts."""
+
     def one(pairs: PairSimilarities) -> PairSimilarities:
         weight = pairs.count.astype(pairs.mean.dtype)
         count = total(pairs.count)
@@ -183,7 +197,7 @@ def _merge(distribution, total, least, greatest):
             total(pairs.counts), count, mean, variance, least(pairs.least), greatest(pairs.greatest)
         )
 
-    return SimilarityDistribution(*map(one, distribution))
+    return jax.tree.map(one, kinds, is_leaf=lambda x: isinstance(x, PairSimilarities))
 
 
 def _describe(values: jax.Array, mask: jax.Array, num_bins: int) -> PairSimilarities:
@@ -220,8 +234,4 @@ def _check(u, v, num_bins, axis_name, implementation):
             f"metrics.similarity_distribution: at most {MAX_INSTANCES} pairs at once are wanted, else a count may "
             f"overflow; got {m}. Split them and merge the parts."
         )
-    if implementation not in (None, *pairwise.IMPLEMENTATIONS):
-        raise ValueError(
-            f"metrics.similarity_distribution: implementation {implementation!r} is unknown; "
-            f"give one of {', '.join(map(repr, pairwise.IMPLEMENTATIONS))}, or None to choose."
-        )
+    pairwise.check_implementation("metrics.similarity_distribution", implementation, axis_name)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from contrastive_jax import spmd
 from contrastive_jax.pairwise import _blockwise, _dense
 
-IMPLEMENTATIONS = ("dense", "blockwise")
+IMPLEMENTATIONS = ("dense", "blockwise", "ring")
 # About as many entries as dense is no slower for (docs/benchmarks.md); blockwise also compiles longer.
 DENSE_ENTRIES = 2**20
 
@@ -37,29 +37,30 @@ def logsumexp(
       axis_name: compare against the candidates of all devices along this mapped axis.
       implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
         them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
-        (and their ids) are the same array. It has no forward-mode derivative; a second reverse-mode one is exact, but
-        holds every tile. None chooses dense up to 2^20 entries, blockwise beyond.
-      block_size: side of blockwise's tiles; by default 1024.
+        (and their ids) are the same array. `"ring"`, under an axis name, does not gather: each device's candidates
+        travel round the devices while tiles are computed, forward and backward, so that a device's memory is linear in
+        its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
+        None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
+        candidates, a tile's work for every transfer, else blockwise.
+      block_size: side of the tiles of blockwise and ring; by default 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); -inf, with a zero gradient, for an anchor without a negative.
 
     Raises:
-      ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, or an unknown
-        implementation, or a block_size that is below 1 or given to dense.
+      ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, an unknown
+        implementation, ring without an axis name, or a block_size that is below 1 or given to dense.
 
     Example:
       >>> anchors = jnp.eye(3)
       >>> pairwise.logsumexp(anchors, anchors, anchor_ids=jnp.arange(3), candidate_ids=jnp.arange(3))
       Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
     """
-    _check("logsumexp", anchors, candidates, anchor_ids, candidate_ids, implementation, block_size)
-    candidates, candidate_ids = _gather(candidates, candidate_ids, axis_name)
-    ids = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids}
-    if _choose(implementation, anchors, candidates) == "dense":
-        return _dense.logsumexp(anchors, candidates, scale=scale, **ids)
-    size = block_size or _blockwise.BLOCK_SIZE
-    return _blockwise.logsumexp(anchors, candidates, scale=scale, block_size=size, **ids)
+    _check("logsumexp", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size)
+    implementation = choose(implementation, len(anchors), len(candidates), axis_name)
+    candidates, options = _options(implementation, candidates, anchor_ids, candidate_ids, axis_name, block_size)
+    engine = _dense if implementation == "dense" else _blockwise
+    return engine.logsumexp(anchors, candidates, scale=scale, **options)
 
 
 def total(
@@ -86,9 +87,12 @@ def total(
       axis_name: compare against the candidates of all devices along this mapped axis.
       implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
         them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
-        (and their ids) are the same array. It has no forward-mode derivative; a second reverse-mode one is exact, but
-        holds every tile. None chooses dense up to 2^20 entries, blockwise beyond.
-      block_size: side of blockwise's tiles; by default 1024.
+        (and their ids) are the same array. `"ring"`, under an axis name, does not gather: each device's candidates
+        travel round the devices while tiles are computed, forward and backward, so that a device's memory is linear in
+        its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
+        None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
+        candidates, a tile's work for every transfer, else blockwise.
+      block_size: side of the tiles of blockwise and ring; by default 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); 0 for an anchor without a negative.
@@ -100,26 +104,47 @@ def total(
       >>> pairwise.total(jnp.square, jnp.eye(2), jnp.ones((3, 2)))
       Array([3., 3.], dtype=float32)
     """
-    _check("total", anchors, candidates, anchor_ids, candidate_ids, implementation, block_size)
-    candidates, candidate_ids = _gather(candidates, candidate_ids, axis_name)
-    ids = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids}
-    if _choose(implementation, anchors, candidates) == "dense":
-        return _dense.total(fn, anchors, candidates, **ids)
-    return _blockwise.total(fn, anchors, candidates, block_size=block_size or _blockwise.BLOCK_SIZE, **ids)
+    _check("total", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size)
+    implementation = choose(implementation, len(anchors), len(candidates), axis_name)
+    candidates, options = _options(implementation, candidates, anchor_ids, candidate_ids, axis_name, block_size)
+    engine = _dense if implementation == "dense" else _blockwise
+    return engine.total(fn, anchors, candidates, **options)
 
 
-def _choose(implementation, anchors, candidates):
+def choose(implementation: str | None, m: int, n: int, axis_name: spmd.AxisName) -> str:
+    """The implementation that `None` stands for, with m anchors and n candidates on each device."""
     if implementation is not None:
         return implementation
-    return "dense" if len(anchors) * len(candidates) <= DENSE_ENTRIES else "blockwise"
+    devices = spmd.axis_size(axis_name)
+    if m * n * devices <= DENSE_ENTRIES:
+        return "dense"
+    return "ring" if devices > 1 and n >= _blockwise.BLOCK_SIZE else "blockwise"
 
 
-def _gather(candidates, candidate_ids, axis_name):
-    ids = None if candidate_ids is None else spmd.gather(candidate_ids, axis_name)
-    return spmd.gather(candidates, axis_name), ids
+def _options(implementation, candidates, anchor_ids, candidate_ids, axis_name, block_size):
+    """The candidates, gathered unless they travel, and the other arguments of an implementation."""
+    travel = implementation == "ring"
+    if not travel:
+        candidates = spmd.gather(candidates, axis_name)
+        candidate_ids = None if candidate_ids is None else spmd.gather(candidate_ids, axis_name)
+    options = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids}
+    if implementation != "dense":
+        options |= {"axis_name": axis_name if travel else None, "block_size": block_size or _blockwise.BLOCK_SIZE}
+    return candidates, options
 
 
-def _check(name, anchors, candidates, anchor_ids, candidate_ids, implementation, block_size):
+def check_implementation(name: str, implementation: str | None, axis_name: spmd.AxisName) -> None:
+    """Refuse an implementation that does not exist, or a ring without devices to go round."""
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"{name}: implementation {implementation!r} is unknown; "
+            f"give one of {', '.join(map(repr, IMPLEMENTATIONS))}, or None to choose."
+        )
+    if implementation == "ring" and axis_name is None:
+        raise ValueError(f"{name}: implementation 'ring' goes round the devices of an axis; give an axis_name too.")
+
+
+def _check(name, anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size):
     if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
         raise ValueError(
             f"pairwise.{name}: anchors [m, d] and candidates [n, d] are wanted; "
@@ -137,13 +162,9 @@ def _check(name, anchors, candidates, anchor_ids, candidate_ids, implementation,
             f"pairwise.{name}: one id for each row is wanted, {anchors.shape[:1]} and {candidates.shape[:1]}; "
             f"got shapes {anchor_ids.shape} and {candidate_ids.shape}."
         )
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"pairwise.{name}: implementation {implementation!r} is unknown; "
-            f"give one of {', '.join(map(repr, IMPLEMENTATIONS))}, or None to choose."
-        )
+    check_implementation(f"pairwise.{name}", implementation, axis_name)
     if block_size is not None and (block_size < 1 or implementation == "dense"):
         raise ValueError(
-            f"pairwise.{name}: block_size, at least 1, belongs to implementation 'blockwise'; "
+            f"pairwise.{name}: block_size, at least 1, belongs to implementations 'blockwise' and 'ring'; "
             f"got {block_size} with {implementation!r}."
         )

@@ -179,7 +179,10 @@ def test_which_implementation_runs(m, implementation, whole):
     ("options", "message"),
     [
         ({"implementation": "blockwise", "block_size": 0}, "block_size, at least 1.*got 0"),
-        ({"implementation": "dense", "block_size": 8}, "belongs to implementation 'blockwise'; got 8 with 'dense'"),
+        (
+            {"implementation": "dense", "block_size": 8},
+            "belongs to implementations 'blockwise' and 'ring'; got 8 with 'dense'",
+        ),
     ],
 )
 def test_bad_input(options, message):

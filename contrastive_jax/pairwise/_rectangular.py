@@ -1,0 +1,95 @@
+"""Sums over all tiles of anchors by candidates: y_i = sum_j fn(s_ij, shift_i), the candidates perhaps travelling.
+
+Each tile is computed in the forward pass, forgotten, and computed again in the backward pass. Under an axis name the
+candidates of all devices pass by, each device's in turn: what a device holds is its own rows and those of two others.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from contrastive_jax import spmd
+from contrastive_jax.pairwise import _tiles
+from contrastive_jax.pairwise._tiles import Rows
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def total(fn, axis_name, ax, cx, fixed, constants):
+    """Sums [blocks, size] for anchors ax and candidates cx in blocks; `fixed`: their ids and validity, and shifts."""
+    return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
+
+
+def _forward(fn, axis_name, ax, cx, fixed, constants):
+    a_ids, a_valid, c_ids, c_valid, shift = fixed
+
+    def of_shard(y, shard):
+        def of_block(block):
+            a, shift = block
+
+            def body(y, c):
+                of_tile = _tiles.values(fn, a, c, shift, constants)(_tiles.similarities(a, c), constants)
+                return y + jnp.sum(of_tile, axis=1), None
+
+            return lax.scan(body, jnp.zeros_like(shift), Rows(*shard, c_valid))[0]
+
+        return y + lax.map(of_block, (Rows(ax, a_ids, a_valid), shift))
+
+    y = spmd.ring(of_shard, jnp.zeros_like(shift), (cx, c_ids), axis_name)
+    return y, (ax, cx, fixed, constants)
+
+
+def _backward(fn, axis_name, residuals, g):
+    ax, cx, fixed, constants = residuals
+    a_ids, a_valid, c_ids, c_valid, shift = fixed
+    zero_constants = tuple(jnp.zeros_like(k) for k in constants)
+
+    def of_shard(carry, shard):
+        da, dc, dk = carry
+        # The sums for a shard's rows travel one step behind it: nothing below waits for them.
+        dc = spmd.rotate(dc, axis_name)
+
+        def of_block(carry, block):
+            dc, dk = carry
+            a, shift, g = block
+
+            def body(carry, c):
+                da, dk = carry
+                ds, more = _tiles.pull(fn, a, c, shift, constants, _tiles.similarities(a, c), g[:, None])
+                return (da + _tiles.times(ds, c.x), _tiles.add(dk, more)), _tiles.times(ds.T, a.x)
+
+            (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(a.x, g), dk), Rows(*shard, c_valid))
+            return (dc + dc_blocks, dk), da
+
+        start = (_tiles.zeros(cx, g), dk)
+        (dc_more, dk), da_more = lax.scan(of_block, start, (Rows(ax, a_ids, a_valid), shift, g))
+        return da + da_more, dc + dc_more, dk
+
+    start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), zero_constants)
+    da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
+    dc = spmd.rotate(dc, axis_name)  # home
+    return da.astype(ax.dtype), dc.astype(cx.dtype), _tiles.no_gradient(fixed), dk
+
+
+total.defvjp(_forward, _backward)
+
+
+def greatest(axis_name, ax, cx, fixed, scale):
+    """The greatest scaled similarity [blocks, size] of each anchor to a negative; -inf where it has none."""
+    a_ids, a_valid, c_ids, c_valid = fixed
+
+    def of_shard(peak, shard):
+        def of_block(block):
+            a, peak = block
+
+            def body(peak, c):
+                logits = jnp.where(_tiles.negative(a, c), scale * _tiles.similarities(a, c), -jnp.inf)
+                return jnp.maximum(peak, jnp.max(logits, axis=1)), None
+
+            return lax.scan(body, peak, Rows(*shard, c_valid))[0]
+
+        return lax.map(of_block, (Rows(ax, a_ids, a_valid), peak))
+
+    start = spmd.vary_alike((jnp.full(a_ids.shape, -jnp.inf, scale.dtype), ax, cx, scale))[0]
+    return spmd.ring(of_shard, start, (cx, c_ids), axis_name)
