@@ -14,6 +14,11 @@ PARALLELISMS = ("shard_map", "pmap")
 AxisName = Any  # a hashable name, or a tuple of them; None for a program that is not mapped
 
 
+def devices() -> list[Any]:
+    """The devices of all processes, those of one process next to each other, as its share of a batch is."""
+    return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+
+
 def axis_size(axis_name: AxisName) -> int:
     """Number of devices along `axis_name`, a Python int; 1 where the program is not mapped."""
     return 1 if axis_name is None else lax.axis_size(axis_name)
@@ -106,7 +111,7 @@ def map_step(fn: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: str, dev
     Args:
       fn: the per-device function; it may use collectives over `spmd.AXIS`.
       parallelism: `"shard_map"`, compiled once for all devices with `jit`, or `"pmap"`.
-      devices: the devices of all processes, e.g. `jax.devices()`.
+      devices: the devices of all processes, `spmd.devices()` or some of them.
 
     Returns:
       A `Mapped`.

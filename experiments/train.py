@@ -3,10 +3,15 @@
     python -m experiments.train --config=configs/digits.py --workdir=runs/digits
 
 Any field of the configuration can be overridden: --config.loss.kwargs.temperature=0.1
+
+On Cloud TPU, SLURM and Kubernetes the processes of a job find each other (see launch/); elsewhere tell each of them:
+
+    ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
 
 import logging
 import sys
+import traceback
 from pathlib import Path
 
 from absl import flags
@@ -15,6 +20,9 @@ from ml_collections import config_flags
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The preset, a file of configs/.")
 flags.DEFINE_string("workdir", None, "Where the run leaves what it makes; the same again resumes it.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where a job has several processes.")
+flags.DEFINE_integer("num_processes", None, "How many processes the job has.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.DEFINE_integer("steps", None, "Stop after so many steps, leaving all that a whole run leaves.")
 
 
@@ -45,10 +53,10 @@ def parse(argv: list[str]) -> str | None:
     return None
 
 
-def fail(message: object) -> int:
+def fail(message: object, process: str = "") -> int:
     """Say what is wrong, a line each."""
     for line in str(message).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        print(f"{process}error: {line}", file=sys.stderr)
     return 2
 
 
@@ -56,14 +64,37 @@ def main(argv: list[str]) -> int:
     if problem := parse(argv):
         return fail(problem)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from contrastive_jax.data.sources import SourceError
-    from contrastive_jax.training import run
+    from contrastive_jax.training import processes, run
 
+    try:
+        processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    except run.UsageError as error:
+        return fail(error)
+    status = train()
+    if status and processes.several():
+        processes.leave(status)
+    return status
+
+
+def train() -> int:
+    """Run what the flags ask for; the exit status."""
+    import jax
+
+    from contrastive_jax.data.sources import SourceError
+    from contrastive_jax.training import processes, run
+
+    name = f"process {jax.process_index()}: " if processes.several() else ""
     try:
         run.run(FLAGS.config, FLAGS.workdir, steps=FLAGS.steps)
     except (run.UsageError, SourceError) as error:
-        return fail(error)
-    print(f"Pictures and numbers are in {FLAGS.workdir}.")
+        return fail(error, name)
+    except jax.errors.JaxRuntimeError as error:
+        if not processes.several():
+            raise
+        traceback.print_exc()
+        return fail(processes.explain(error), name)
+    if processes.is_first():
+        print(f"Pictures and numbers are in {FLAGS.workdir}.")
     return 0
 
 

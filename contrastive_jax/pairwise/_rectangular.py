@@ -32,7 +32,7 @@ def _forward(fn, axis_name, ax, cx, fixed, constants):
                 of_tile = _tiles.values(fn, a, c, shift, constants)(_tiles.similarities(a, c), constants)
                 return y + jnp.sum(of_tile, axis=1), None
 
-            return lax.scan(body, jnp.zeros_like(shift), Rows(*shard, c_valid))[0]
+            return lax.scan(body, jnp.zeros_like(shift), Rows(shard[0], shard[1], c_valid))[0]
 
         return y + lax.map(of_block, (Rows(ax, a_ids, a_valid), shift))
 
@@ -59,7 +59,7 @@ def _backward(fn, axis_name, residuals, g):
                 ds, more = _tiles.pull(fn, a, c, shift, constants, _tiles.similarities(a, c), g[:, None])
                 return (da + _tiles.times(ds, c.x), _tiles.add(dk, more)), _tiles.times(ds.T, a.x)
 
-            (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(a.x, g), dk), Rows(*shard, c_valid))
+            (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(a.x, g), dk), Rows(shard[0], shard[1], c_valid))
             return (dc + dc_blocks, dk), da
 
         start = (_tiles.zeros(cx, g), dk)
@@ -87,7 +87,7 @@ def greatest(axis_name, ax, cx, fixed, scale):
                 logits = jnp.where(_tiles.negative(a, c), scale * _tiles.similarities(a, c), -jnp.inf)
                 return jnp.maximum(peak, jnp.max(logits, axis=1)), None
 
-            return lax.scan(body, peak, Rows(*shard, c_valid))[0]
+            return lax.scan(body, peak, Rows(shard[0], shard[1], c_valid))[0]
 
         return lax.map(of_block, (Rows(ax, a_ids, a_valid), peak))
 

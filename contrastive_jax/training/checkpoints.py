@@ -13,7 +13,8 @@ from contrastive_jax.training.step import TrainState
 class Checkpoints:
     """The checkpoints of one run, one copy of the state each, whatever the number of devices.
 
-    Use as a context manager: leaving it waits for writes under way.
+    Use as a context manager: leaving it waits for writes under way, unless another process of the job has failed, with
+    which they would have ended.
     """
 
     def __init__(self, directory: Path, *, keep: int):
@@ -23,8 +24,9 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError):
+            self._manager.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -35,7 +37,7 @@ class Checkpoints:
         """Start writing a state; the caller may go on, and donate it, at once."""
         self._manager.save(int(state.step), args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)))
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The last checkpoint, as NumPy arrays in the structure of `like`."""
+    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+        """The checkpoint of a step, by default the last, as NumPy arrays in the structure of `like`."""
         target = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
-        return self._manager.restore(self.latest_step, args=ocp.args.StandardRestore(target))
+        return self._manager.restore(self.latest_step if step is None else step, args=ocp.args.StandardRestore(target))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from contrastive_jax import files, models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import optimizer
+from contrastive_jax.training import optimizer, processes
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.config import UsageError
 
@@ -46,9 +46,13 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> J
     update = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
     order = batches.BatchOrder(len(train), update, config.seed, config.partition)
     program, initial = build(config, train, order)
-    _claim(workdir, config)
+    if processes.is_first():
+        _claim(workdir, config)
+    processes.wait_for_all("claimed")
+    if not processes.is_first():
+        _find_claimed(workdir, config)
     temperature = config.loss.kwargs.temperature
-    if temperature is not None and not config_lib.takes_temperature(config):
+    if processes.is_first() and temperature is not None and not config_lib.takes_temperature(config):
         print(f"Loss {config.loss.name!r} has no temperature: the {temperature} given goes unused.", file=sys.stderr)
     return Job(config, workdir, train, test, order, program, initial)
 
@@ -126,25 +130,38 @@ def build(
 def _claim(workdir: Path, config: ConfigDict) -> None:
     """Make the workdir this run's own, or find that it already is."""
     path = workdir / "config.json"
-    ours = json.loads(config.to_json())
     if path.exists():
-        try:
-            theirs, flat = config_lib.flatten(json.loads(path.read_text())), config_lib.flatten(ours)
-        except ValueError as error:
-            raise UsageError(f"{path} is no configuration of a run ({error}). Give another workdir.") from None
-        differ = [
-            f"{name} (there {theirs.get(name)!r}, here {flat.get(name)!r})"
-            for name in sorted(theirs.keys() | flat.keys())
-            if theirs.get(name) != flat.get(name)
-        ]
-        if differ:
-            raise UsageError(
-                f"--workdir={workdir} holds a run with another configuration: {', '.join(differ)}. "
-                "Give another workdir, or the same configuration to continue that run."
-            )
-        return
+        return _compare(path, config)
     try:
         with files.replacing(path) as temporary:
-            temporary.write_text(json.dumps(ours, indent=2) + "\n")
+            temporary.write_text(config.to_json(indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
+
+
+def _find_claimed(workdir: Path, config: ConfigDict) -> None:
+    """See the workdir as the first process left it."""
+    if not (workdir / "config.json").exists():
+        raise UsageError(
+            f"--workdir={workdir}: process {jax.process_index()} does not see what process 0 wrote there; "
+            "a folder that all processes share is wanted."
+        )
+    _compare(workdir / "config.json", config)
+
+
+def _compare(path: Path, config: ConfigDict) -> None:
+    ours = config_lib.flatten(json.loads(config.to_json()))
+    try:
+        theirs = config_lib.flatten(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UsageError(f"{path} is no configuration of a run ({error}). Give another workdir.") from None
+    differ = [
+        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name) != ours.get(name)
+    ]
+    if differ:
+        raise UsageError(
+            f"--workdir={path.parent} holds a run with another configuration: {', '.join(differ)}. "
+            "Give another workdir, or the same configuration to continue that run."
+        )

@@ -9,16 +9,16 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Follows the steps of a run; use as a context manager.
+    """Follows the steps of a run, and shows them if `shown`; use as a context manager.
 
     `images_per_second` leaves out the first step of this process, which compiles.
     """
 
-    def __init__(self, start: int, stop: int, steps_per_epoch: int, batch_size: int):
+    def __init__(self, start: int, stop: int, steps_per_epoch: int, batch_size: int, shown: bool = True):
         self.start = start
         self._steps_per_epoch, self._batch_size, self._stop = steps_per_epoch, batch_size, stop
         self._taken, self._first_done, self._last = 0, 0.0, 0.0
-        self._in_terminal = sys.stderr.isatty()
+        self._shown, self._in_terminal = shown, shown and sys.stderr.isatty()
         self._bar = tqdm(
             total=stop, initial=start, unit="step", disable=not self._in_terminal, dynamic_ncols=True, leave=True
         )
@@ -45,7 +45,7 @@ class Progress:
         if self._in_terminal:
             self._bar.set_postfix_str(self._describe(row), refresh=False)
             self._bar.update()
-        elif (row["step"] + 1) % self._steps_per_epoch == 0 or row["step"] + 1 == self._stop:
+        elif self._shown and ((row["step"] + 1) % self._steps_per_epoch == 0 or row["step"] + 1 == self._stop):
             print(
                 f"epoch {row['epoch'] + 1}, step {row['step'] + 1}/{self._stop}: {self._describe(row)}", file=sys.stderr
             )

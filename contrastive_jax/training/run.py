@@ -1,5 +1,6 @@
 """A run from its configuration to what it leaves behind."""
 
+import contextlib
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import files, spmd
 from contrastive_jax.data import batches, views
-from contrastive_jax.training import environment, evaluate, gradient, logs, pictures, progress
+from contrastive_jax.training import environment, evaluate, gradient, logs, pictures, processes, progress
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
@@ -35,7 +36,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
       steps: stop after so many steps in all, leaving all that a whole run leaves.
 
     Returns:
-      The content of `summary.json`.
+      The content of `summary.json`. Of several processes the first evaluates and writes it, while the others wait.
 
     Raises:
       UsageError: what was asked for cannot be done; nothing has been written, or what was there is kept.
@@ -45,9 +46,12 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
     with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
         state, speed = train(job, checkpoints, stop)
-    found = evaluate.evaluate(job, state)
-    _save_pictures(job, found)
-    return _summarize(job, stop, found, speed, seconds=time.perf_counter() - started)
+    if processes.is_first():
+        found = evaluate.evaluate(job, state)
+        _save_pictures(job, found)
+        _summarize(job, stop, found, speed, seconds=time.perf_counter() - started)
+    processes.wait_for_all("evaluated")
+    return json.loads((job.workdir / "summary.json").read_text())
 
 
 def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float]:
@@ -59,23 +63,19 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.Train
     mapped = spmd.map_step(
         lambda state, batch: step_lib.train_step(job.program, state, batch),
         parallelism=job.config.parallelism,
-        devices=jax.devices(),
+        devices=spmd.devices(),
     )
-    if start == 0:
+    first = processes.is_first()
+    if first and start == 0:
         _save_views(job)
-    else:
+    elif first:
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
     if start >= stop:
         return state, 0.0
     placed = mapped.place_state(state)
     with (
-        logs.StepLog(
-            job.workdir,
-            start=start,
-            num_bins=job.config.log.num_bins,
-            tensorboard_every=job.config.log.tensorboard_every,
-        ) as log,
-        progress.Progress(start, stop, job.order.steps_per_epoch, job.order.batch_size) as bar,
+        _open_log(job, start) if first else contextlib.nullcontext() as log,
+        progress.Progress(start, stop, job.order.steps_per_epoch, job.order.batch_size, shown=first) as bar,
     ):
         recorder = _Recorder(job, log, bar, checkpoints)
         for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
@@ -83,10 +83,14 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.Train
             recorder.add(mapped.read(outputs))
             taken = recorder.step
             if taken % job.config.checkpoint.every == 0 or taken == stop:
-                recorder.settle()  # a state whose loss was not a number is never saved
-                log.flush()
+                recorder.flush()  # a state whose loss was not a number is never saved
                 checkpoints.save(mapped.read(placed))
         return jax.tree.map(np.asarray, mapped.read(placed)), bar.images_per_second
+
+
+def _open_log(job: Job, start: int) -> logs.StepLog:
+    log = job.config.log
+    return logs.StepLog(job.workdir, start=start, num_bins=log.num_bins, tensorboard_every=log.tensorboard_every)
 
 
 def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
@@ -105,7 +109,7 @@ def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.n
 class _Recorder:
     """Logs each step while the next one runs, so that reading a step's metrics never holds the devices up."""
 
-    def __init__(self, job: Job, log: logs.StepLog, bar: progress.Progress, checkpoints: Checkpoints):
+    def __init__(self, job: Job, log: logs.StepLog | None, bar: progress.Progress, checkpoints: Checkpoints):
         self._job, self._log, self._bar, self._checkpoints = job, log, bar, checkpoints
         self._pending: Mapping[str, Any] | None = None
         self.step = bar.start
@@ -130,12 +134,18 @@ class _Recorder:
         )
         self._bar.update(row)
         row["images_per_second"] = self._bar.images_per_second
-        self._log.write(row, outputs.get("distribution"))
+        if self._log is not None:
+            self._log.write(row, outputs.get("distribution"))
         if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
             self._refuse(row)
 
+    def flush(self) -> None:
+        """Log the step last taken, and see that everything logged is written."""
+        self.settle()
+        if self._log is not None:
+            self._log.flush()
+
     def _refuse(self, row: Mapping[str, Any]) -> None:
-        self._log.flush()
         last = self._checkpoints.latest_step
         kept = "there is no checkpoint before it" if last is None else f"the checkpoint of step {last} is kept"
         raise NonFiniteError(
@@ -168,7 +178,7 @@ def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
     )
 
 
-def _summarize(job, stop, found, images_per_second, *, seconds) -> dict[str, Any]:
+def _summarize(job, stop, found, images_per_second, *, seconds) -> None:
     last_row = logs.read_rows(job.workdir / "metrics.jsonl")[-1]
     summary = {
         "steps": stop,
@@ -184,4 +194,3 @@ def _summarize(job, stop, found, images_per_second, *, seconds) -> dict[str, Any
     with files.replacing(job.workdir / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     print(evaluate.tables(job, found, last_row))
-    return summary

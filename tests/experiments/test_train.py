@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from contrastive_jax.training import processes
 from experiments import train
 
 PRESET = "--config=configs/smoke.py"
@@ -17,6 +18,7 @@ def call(capsys, monkeypatch, *arguments):
     train.FLAGS.unparse_flags()
     for name in ("config", "workdir", "steps"):
         train.FLAGS[name].unparse()
+    monkeypatch.setattr(processes, "start", lambda *_: None)  # too late here: JAX is in use
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])  # where config_flags looks for overrides
     status = train.main(sys.argv)
     return status, capsys.readouterr().err.strip()
