@@ -102,6 +102,7 @@ class _Pairs(NamedTuple):
 def _negatives(own, num_bins, implementation, axis_name):
     """Cross-view and within-view similarities of this device's pairs with those of all devices."""
     travel = implementation == "ring"
+    own = _Pairs(*spmd.vary_alike(own))
     others = own if travel else jax.tree.map(lambda x: spmd.gather(x, axis_name), own)
     m = len(own.u)
     rows = m if implementation == "dense" else min(m, max(1, pairwise.DENSE_ENTRIES // len(others.u)))

@@ -1,5 +1,7 @@
 """The distribution of similarities: every pair once, whatever the devices, and mergeable."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,22 +63,22 @@ def test_any_number_of_devices(mapped, devices):
     check(jax.jit(lambda *a: call(*a, out=PartitionSpec()))(u, v, jnp.asarray(ids)), u, v, ids)
 
 
-@pytest.mark.parametrize("devices", [None, 4])
-def test_blockwise_counts_the_same(devices, monkeypatch):
+@pytest.mark.parametrize(
+    ("implementation", "mapping"), [("blockwise", None), ("blockwise", "shard_map"), *(("ring", x) for x in MAPPINGS)]
+)
+def test_every_implementation_counts_the_same(implementation, mapping, monkeypatch):
     monkeypatch.setattr(pairwise, "DENSE_ENTRIES", 3 * M)  # three rows at a time, which do not divide the pairs
     u, v = batch()
     ids = np.arange(M) % 13
 
-    def distribution(u, v, ids, axis_name=None if devices is None else AXIS):
-        options = {"ids": ids, "axis_name": axis_name, "implementation": "blockwise"}
+    def distribution(u, v, ids, axis_name=None if mapping is None else AXIS):
+        options = {"ids": ids, "axis_name": axis_name, "implementation": implementation}
         return metrics.similarity_distribution(u, v, num_bins=BINS, **options)
 
-    if devices is None:
-        return check(jax.jit(distribution)(u, v, jnp.asarray(ids)), u, v, ids)
-    for mapping in MAPPINGS.values():
-        call = mapping(distribution, devices)
-        check(jax.jit(lambda *a, call=call: call(*a, out=PartitionSpec()))(u, v, jnp.asarray(ids)), u, v, ids)
-    return None
+    call = distribution
+    if mapping is not None:
+        call = functools.partial(MAPPINGS[mapping](distribution, 4), out=PartitionSpec())
+    check(jax.jit(call)(u, v, jnp.asarray(ids)), u, v, ids)
 
 
 def test_blockwise_memory_does_not_grow_with_the_matrix():
@@ -148,7 +150,7 @@ def test_carries_no_gradient():
         (lambda u, v: metrics.similarity_distribution(u, v, num_bins=0), "num_bins >= 1.*0"),
         (
             lambda u, v: metrics.similarity_distribution(u, v, implementation="x"),
-            "'x' is unknown.*'dense', 'blockwise'",
+            "'x' is unknown.*'dense', 'blockwise', 'ring'",
         ),
         (lambda *_: jax.eval_shape(metrics.similarity_distribution, *[jnp.zeros((65_537, 1))] * 2), "65536.*65537"),
     ],
