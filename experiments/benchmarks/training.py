@@ -1,13 +1,16 @@
-"""Images per second of the training step, and what logging the distribution of similarities costs it.
+"""Images per second of the training step, what logging the distribution of similarities costs it, and PyTorch's.
 
     pip install -e ".[bench]"
+    pip install torch==2.13.0  # for the comparison, which is left out where it is not installed
     python -m experiments.benchmarks.training [--jobs=digits,resnet18_32] [--steps=10]
 
-Each job is timed with and without the distribution, in turn, step by step, so that a drift of the machine's speed meets
-both alike. The ratio is that of the medians. An image counts once, though two views of it are encoded.
+Each job is timed with and without the distribution and in PyTorch (the same network, views, loss and optimiser, on the
+same threads; the networks are checked to be one function first), in turn, step by step, so that a drift of the
+machine's speed meets all alike. A ratio is that of the medians. An image counts once, though two views are encoded.
 """
 
 import argparse
+import importlib.util
 import statistics
 import sys
 import time
@@ -17,7 +20,7 @@ import numpy as np
 import psutil
 
 from configs import cifar10, digits
-from contrastive_jax import spmd
+from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.training import environment, logs
 from contrastive_jax.training import job as job_lib
@@ -37,6 +40,42 @@ def resnet18_32_job():
 
 
 JOBS = {"digits": digits_job, "resnet18_32": resnet18_32_job}
+
+
+def torch_stepper(config, source):
+    """The same of PyTorch; None where it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    from experiments.benchmarks import torch_training
+
+    order = batches.BatchOrder(len(source), config.batch_size, config.seed, config.partition)
+    program, state = job_lib.build(config, source, order)
+    channels, threads = source.image_shape[-1], psutil.cpu_count(logical=False)
+    take, model = torch_training.stepper(config, program.view_config, state.params.model, channels, threads)
+    _check_same_function(program, state, model, config)
+
+    def step(k):
+        start = time.perf_counter()
+        take(source.take(order.indices(k))[0])
+        return time.perf_counter() - start
+
+    return step
+
+
+def _check_same_function(program, state, model, config):
+    """The same projections of the same images, normalised by their batch."""
+    import torch
+
+    size, channels = config.data.image_size, model.encoder.first.conv.in_channels
+    images = np.random.default_rng(0).normal(size=(8, size, size, channels)).astype(np.float32)
+    project = jax.vmap(  # the batch is normalised over this axis, here of one device
+        lambda images: models.apply(program.graphdef, state.params.model, state.batch_stats, images, train=True)[0],
+        axis_name=spmd.AXIS,
+    )
+    ours = np.asarray(project(images[None])[0])
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
 
 
 def stepper(config, source, distribution):
@@ -68,15 +107,22 @@ def stepper(config, source, distribution):
 def measure(name, steps):
     """One row of the table."""
     config, source = JOBS[name]()
-    with_it, without = (stepper(config, source, distribution) for distribution in (True, False))
-    with_it(0), without(0)  # compiles
-    times = [(with_it(k), without(k)) for k in range(1, steps + 1)]
-    a, b = (statistics.median(column) for column in zip(*times, strict=True))
-    low, high = (q(x / y for x, y in times) for q in (min, max))
-    return (
-        f"| {name} | {config.batch_size} | {config.batch_size / a:.1f} | {config.batch_size / b:.1f} "
-        f"| {a / b:.3f} ({low:.3f} to {high:.3f}) |"
-    )
+    steppers = [stepper(config, source, distribution) for distribution in (True, False)]
+    peer = torch_stepper(config, source)
+    steppers += [peer] if peer else []
+    for step in steppers:
+        step(0)  # compiles
+    times = [[step(k) for step in steppers] for k in range(1, steps + 1)]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    cells = [f"{config.batch_size / x:.1f}" for x in medians[:2]] + [_ratio(times, medians, 0, 1)]
+    cells += [f"{config.batch_size / medians[2]:.1f}", _ratio(times, medians, 2, 0)] if peer else ["", ""]
+    return f"| {name} | {config.batch_size} | {' | '.join(cells)} |"
+
+
+def _ratio(times, medians, a, b):
+    """Of the medians, with the least and the greatest ratio of two steps next to each other."""
+    ratios = [row[a] / row[b] for row in times]
+    return f"{medians[a] / medians[b]:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
 def main(argv):
@@ -90,8 +136,8 @@ def main(argv):
         f"{about['devices']} x {about['device']}, {psutil.cpu_count(logical=False)} cores, {memory:.0f} GiB, "
         f"jax {about['versions']['jax']}, load {psutil.getloadavg()[0]:.1f} before the first step\n"
     )
-    print("| job | batch | images/s | without the distribution | ratio of step times (pair by pair) |")
-    print("|---|---:|---:|---:|---:|")
+    print("| job | batch | images/s | without the distribution | ratio | PyTorch | its time to ours |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for name in options.jobs.split(","):
         print(measure(name, options.steps), flush=True)
 
