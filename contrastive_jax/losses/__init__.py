@@ -3,6 +3,8 @@
 from contrastive_jax.losses._additive import siglip as siglip
 from contrastive_jax.losses._additive import spectral as spectral
 from contrastive_jax.losses._auxiliary import vrns as vrns
+from contrastive_jax.losses._estimators import moco as moco
+from contrastive_jax.losses._estimators import sogclr as sogclr
 from contrastive_jax.losses._families import independently_additive as independently_additive
 from contrastive_jax.losses._families import info_nce_based as info_nce_based
 from contrastive_jax.losses._kernel import align_uniform as align_uniform

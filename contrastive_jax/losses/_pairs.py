@@ -75,6 +75,22 @@ def negatives_per_anchor(pairs: Pairs, ids: jax.Array | None, axis_name: spmd.Ax
     return (len(everyone) - equal).astype(pairs.positive.dtype)
 
 
+def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None) -> list[jax.Array]:
+    """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
+    both = jnp.concatenate([pairs.u, pairs.v])
+    ids = jnp.concatenate([pairs.ids, pairs.ids])
+    reduced = pairwise.logsumexp(
+        both,
+        both,
+        scale=scale,
+        anchor_ids=ids,
+        candidate_ids=ids,
+        axis_name=axis_name,
+        implementation=implementation,
+    )
+    return jnp.split(reduced, 2)
+
+
 def squared_distance(pairs: Pairs) -> jax.Array:
     """|u_i - v_i|^2 [m], exact however close the two are.
 

@@ -97,7 +97,7 @@ def simclr(
     """
     pairs = _pairs.prepare("simclr", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("simclr", temperature, pairs.u.dtype)
-    from_u, from_v = _both_kinds(pairs, scale, axis_name, implementation)
+    from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation)
     positive = pairs.positive * scale
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
@@ -154,7 +154,7 @@ def dcl(
     """
     pairs = _pairs.prepare("dcl", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("dcl", temperature, pairs.u.dtype)
-    from_u, from_v = _both_kinds(pairs, scale, axis_name, implementation)
+    from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation)
     positive = pairs.positive * scale
     if sigma is not None:
         positive = positive * _mises_fisher_weights(pairs.positive, sigma, axis_name)
@@ -216,22 +216,6 @@ def dhel(
         for x in views
     )
     return uniformity * (0.5 if form == "mean" else 1.0) - pairs.positive * scale
-
-
-def _both_kinds(pairs, scale, axis_name, implementation):
-    """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
-    both = jnp.concatenate([pairs.u, pairs.v])
-    ids = jnp.concatenate([pairs.ids, pairs.ids])
-    reduced = pairwise.logsumexp(
-        both,
-        both,
-        scale=scale,
-        anchor_ids=ids,
-        candidate_ids=ids,
-        axis_name=axis_name,
-        implementation=implementation,
-    )
-    return jnp.split(reduced, 2)
 
 
 def _mises_fisher_weights(positive, sigma, axis_name):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from contrastive_jax import spmd
@@ -38,6 +37,10 @@ def _at_least(default: Any, least: float, kind: type = int, optional: bool = Fal
     return Field(default, kind, f"{noun} >= {least}", lambda x: x >= least, optional)
 
 
+def _momentum(default: float | None, optional: bool = False) -> Field:
+    return Field(default, float, "a number in [0, 1)", lambda x: 0 <= x < 1, optional)
+
+
 def _above(default: float | None, limit: float, optional: bool = False) -> Field:
     return Field(default, float, f"a number > {limit}", lambda x: x > limit, optional)
 
@@ -64,10 +67,12 @@ FIELDS: dict[str, Field] = {
     "model.dtype": _one_of("float32", ("float32", "bfloat16")),
     "loss.name": _one_of("simclr", tuple(objective.LOSSES)),
     "loss.learnable": Field(False, bool, "true or false"),
+    "estimator.queue_size": _at_least(4096, 1),
+    "estimator.encoder_momentum": _momentum(None, optional=True),
     "vrns_weight": _at_least(0.0, 0, float),
     "optimizer.name": _one_of("sgd", optimizer.OPTIMIZERS),
     "optimizer.learning_rate": _above(0.3, 0),
-    "optimizer.momentum": Field(0.9, float, "a number in [0, 1)", lambda x: 0 <= x < 1),
+    "optimizer.momentum": _momentum(0.9),
     "optimizer.weight_decay": _at_least(1e-4, 0, float),
     "optimizer.warmup_epochs": _at_least(10.0, 0, float),
     "optimizer.decay": _one_of("cosine", ("cosine", "constant")),
@@ -209,7 +214,7 @@ def _field_faults(config: ConfigDict) -> Iterator[str]:
 
 
 def _loss_faults(config: ConfigDict) -> list[str]:
-    faults = [_kwargs_fault(config), _views_fault(config), _learnable_fault(config)]
+    faults = [_kwargs_fault(config), _views_fault(config), _learnable_fault(config), _encoder_fault(config)]
     return [fault for fault in faults if fault] or _trace_faults(config)
 
 
@@ -252,12 +257,18 @@ def _learnable_fault(config: ConfigDict) -> str | None:
     return None
 
 
+def _encoder_fault(config: ConfigDict) -> str | None:
+    momentum, name = config.estimator.encoder_momentum, config.loss.name
+    if momentum is None or name == "moco":
+        return None
+    return f"config.estimator.encoder_momentum={momentum}: loss 'moco' is wanted with it; got {name!r}."
+
+
 def _trace_faults(config: ConfigDict) -> list[str]:
     """What the loss itself says of its hyperparameters."""
-    embeddings, numbers = jax.ShapeDtypeStruct((2, 2), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
-    instances = objective.Instances((embeddings,) * config.num_views, ids=numbers, labels=numbers)
+    instances, queue = objective.shapes(config.loss.name, config.num_views)
     try:
-        jax.eval_shape(lambda x: objective_of(config, num_instances=2)(x), instances)
+        jax.eval_shape(lambda x, y: objective_of(config, num_instances=2)(x, queue=y), instances, queue)
     except ValueError as error:
         return [f"config.loss.kwargs: {error}"]
     return []
@@ -282,8 +293,17 @@ def _joint_faults(config: ConfigDict, num_devices: int, num_instances: int | Non
             f"config.batch_size={config.batch_size}: at most the {num_instances} images of "
             f"config.data.source={config.data.source!r} are wanted."
         )
+    if num_instances is not None and config.loss.name == "moco":
+        faults += _queue_faults(config, update_size(config, num_instances=num_instances, num_devices=num_devices))
     try:
         view_config(config)
     except ValueError as error:
         faults.append(f"config.views: {error}.")
     return faults
+
+
+def _queue_faults(config: ConfigDict, update: int) -> list[str]:
+    size = config.estimator.queue_size
+    if size >= update:
+        return []
+    return [f"config.estimator.queue_size={size}: at least the {update} images of a step, which enter it, are wanted."]

@@ -36,7 +36,9 @@ def evaluate(job: Job, state: TrainState) -> Evaluation:
     of two random views of each image that no epoch of training has shown: those of `views.EVALUATION_EPOCH`.
     """
     encoders = {UNTRAINED: job.initial, TRAINED: state}
-    encoders = {name: jax.device_put(encoder._replace(opt_state=())) for name, encoder in encoders.items()}
+    encoders = {
+        name: jax.device_put(encoder._replace(opt_state=(), estimator={})) for name, encoder in encoders.items()
+    }
     scores = _scores(job, encoders)
     print("Measuring the embeddings ...", file=sys.stderr)
     embed = _embedder(job)

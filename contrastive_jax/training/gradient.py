@@ -19,27 +19,29 @@ from jax import lax
 
 from contrastive_jax import models, spmd
 from contrastive_jax.data import views
+from contrastive_jax.training import estimator, regime
 from contrastive_jax.training import objective as objective_lib
-from contrastive_jax.training import regime
 from contrastive_jax.training.program import Program, TrainState
 
 _MAX_UNROLLED = 16
 Batch = Mapping[str, jax.Array]
-Found = tuple[Any, tuple[dict[str, Any], Any, tuple[jax.Array, ...]]]
+Found = tuple[Any, tuple[dict[str, Any], Any, tuple[jax.Array, ...], estimator.Fresh]]
 
 
 def direct(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
     """The gradient of this device's share of a batch, by one pass.
 
     Returns:
-      (gradient of the parameters, (the loss's parts, running statistics, the views' embeddings)): average the gradient
-      over the devices.
+      (gradient of the parameters, (the loss's parts, running statistics, the views' embeddings, what was found for
+      the estimator)): average the gradient over the devices.
     """
+    keys, key_stats = _encode_keys(program, state, state.estimator.get("encoder_batch_stats"), batch)
 
     def loss_fn(params):
         embeddings, batch_stats = _encode(program, state, params.model, state.batch_stats, batch)
-        parts = _loss(program, params.loss, embeddings, batch, axis_name)
-        return parts["loss"], (parts, batch_stats, embeddings)
+        parts, log_average = _loss(program, state, params.loss, embeddings, keys, batch, axis_name)
+        fresh = estimator.Fresh(log_average, (keys or embeddings)[1], key_stats)
+        return parts["loss"], (parts, batch_stats, embeddings, fresh)
 
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
@@ -49,18 +51,20 @@ def cached(program: Program, state: TrainState, batch: Batch, axis_name: spmd.Ax
     size = program.pass_size // spmd.axis_size(axis_name)
     encode = functools.partial(_encode, program, state)
 
-    def forward(batch_stats, piece):
-        embeddings, batch_stats = encode(state.params.model, batch_stats, piece)
-        return batch_stats, embeddings
+    def forward(stats, piece):
+        embeddings, batch_stats = encode(state.params.model, stats[0], piece)
+        keys, key_stats = _encode_keys(program, state, stats[1], piece)
+        return (batch_stats, key_stats), (embeddings, keys)
 
-    batch_stats, embeddings = _over_pieces(forward, state.batch_stats, dict(batch), size)
+    stats = (state.batch_stats, state.estimator.get("encoder_batch_stats"))
+    (batch_stats, key_stats), (embeddings, keys) = _over_pieces(forward, stats, dict(batch), size)
 
     def loss_fn(embeddings, parameters):
-        parts = _loss(program, parameters, embeddings, batch, axis_name)
-        return parts["loss"], parts
+        parts, log_average = _loss(program, state, parameters, embeddings, keys, batch, axis_name)
+        return parts["loss"], (parts, log_average)
 
     at_embeddings = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)
-    (of_embeddings, of_loss), parts = at_embeddings(embeddings, state.params.loss)
+    (of_embeddings, of_loss), (parts, log_average) = at_embeddings(embeddings, state.params.loss)
 
     def backward(total, piece):
         cotangents, piece = piece
@@ -69,7 +73,8 @@ def cached(program: Program, state: TrainState, batch: Batch, axis_name: spmd.Ax
 
     zeros = jax.tree.map(jnp.zeros_like, state.params.model)
     of_model, _ = _over_pieces(backward, zeros, (of_embeddings, dict(batch)), size)
-    return state.params._replace(model=of_model, loss=of_loss), (parts, batch_stats, embeddings)
+    fresh = estimator.Fresh(log_average, (keys or embeddings)[1], key_stats)
+    return state.params._replace(model=of_model, loss=of_loss), (parts, batch_stats, embeddings, fresh)
 
 
 def layout(batch_size: int, pass_size: int, num_devices: int) -> np.ndarray:
@@ -102,15 +107,24 @@ def _encode(program, state, model_params, batch_stats, batch):
     return tuple(jnp.split(projections, program.num_views)), batch_stats
 
 
-def _loss(program, parameters, embeddings, batch, axis_name):
-    """Means over all devices of the loss and its parts."""
+def _encode_keys(program, state, batch_stats, batch):
+    """The same of the momentum encoder, which nothing carries a gradient to; (None, None) where there is none."""
+    if program.encoder_momentum is None:
+        return None, None
+    return _encode(program, state, state.estimator["encoder_params"], batch_stats, batch)
+
+
+def _loss(program, state, parameters, embeddings, keys, batch, axis_name):
+    """Means over all devices of the loss and its parts, and the new averages of this device's instances, if any."""
+    queue, log_average = estimator.queue_of(state.estimator), estimator.log_average_of(state.estimator, batch["id"])
     parts = regime.values(
-        functools.partial(program.objective, parameters=parameters),
-        objective_lib.Instances(embeddings, batch["id"], batch.get("label")),
+        functools.partial(program.objective, parameters=parameters, queue=queue),
+        objective_lib.Instances(embeddings, batch["id"], batch.get("label"), keys, log_average),
         contrast_size=program.contrast_size,
         axis_name=axis_name,
     )
-    return spmd.pmean(jax.tree.map(jnp.mean, parts), axis_name)
+    log_average = parts.pop("log_average", None)
+    return spmd.pmean(jax.tree.map(jnp.mean, parts), axis_name), log_average
 
 
 def _over_pieces(fn, carry, arrays, size):

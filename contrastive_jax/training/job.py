@@ -123,6 +123,8 @@ def build(
         steps_per_epoch=order.steps_per_epoch,
         seed=config.seed,
         num_bins=config.log.num_bins if config.log.distribution else 0,
+        queue_shape=(config.estimator.queue_size, config.model.head_out),
+        encoder_momentum=config.estimator.encoder_momentum,
     )
     return program, step_lib.init(program, params, batch_stats)
 

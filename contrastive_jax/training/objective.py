@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from contrastive_jax import losses, spmd
 
-LOSSES: dict[str, Callable[..., jax.Array]] = {
+LOSSES: dict[str, Callable[..., Any]] = {
     "info_nce": losses.info_nce,
     "simclr": losses.simclr,
     "dcl": losses.dcl,
@@ -21,6 +21,8 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
     "spectral": losses.spectral,
     "kcl": losses.kcl,
     "align_uniform": losses.align_uniform,
+    "moco": losses.moco,
+    "sogclr": losses.sogclr,
     "sup_con": losses.sup_con,
     "multi_view_info_nce": losses.multi_view_info_nce,
     "multi_view_dhel": losses.multi_view_dhel,
@@ -28,7 +30,7 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
 # Those that are bounded below in what is learnt; DCL and DHEL fall without end as their temperature does.
 LEARNABLE_LOSSES = ("info_nce", "simclr", "siglip")
 MAX_SCALE = 100.0
-_CONTRACT = {"ids", "axis_name", "implementation"}
+_CONTRACT = {"ids", "queue_ids", "keys", "axis_name", "implementation"}
 
 
 class Instances(NamedTuple):
@@ -37,6 +39,15 @@ class Instances(NamedTuple):
     views: tuple[Any, ...]  # V of [m, d], the embeddings of one view each
     ids: Any  # [m] int, instance ids
     labels: Any = None  # [m] int, where the loss needs them
+    keys: Any = None  # like views, of the momentum encoder, if there is one
+    log_average: Any = None  # [m], where the loss is an average over past batches
+
+
+class Queue(NamedTuple):
+    """Past embeddings that every instance is compared with."""
+
+    embeddings: Any  # [k, d]
+    ids: Any  # [k] int, the instances they are of
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
@@ -58,6 +69,14 @@ def needs_labels(name: str) -> bool:
 def takes_many_views(name: str) -> bool:
     """Whether a loss takes any number of views, rather than two."""
     return "views" in inspect.signature(LOSSES[name]).parameters
+
+
+def shapes(name: str, num_views: int) -> tuple[Instances, Queue | None]:
+    """Two instances and a queue as a loss sees them, in shapes alone."""
+    embeddings, numbers = jax.ShapeDtypeStruct((2, 2), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    averages = jax.ShapeDtypeStruct((2,), jnp.float32) if name == "sogclr" else None
+    instances = Instances((embeddings,) * num_views, ids=numbers, labels=numbers, log_average=averages)
+    return instances, Queue(embeddings, numbers) if name == "moco" else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,19 +107,22 @@ class Objective:
         self,
         instances: Instances,
         parameters: Mapping[str, jax.Array] | None = None,
+        queue: Queue | None = None,
         *,
         axis_name: spmd.AxisName = None,
     ) -> dict[str, jax.Array]:
-        """Values [m] of the whole, `"loss"`, and of its parts, by name.
+        """Values [m] of the whole, `"loss"`, and of its parts, by name; `sogclr`'s new `"log_average"` [m] besides.
 
         Args:
           instances: this device's share; of more than two views, VRNS is the mean over all pairs of them.
           parameters: what is learnt, of the structure of `parameters()`.
+          queue: where the loss has one.
           axis_name: compare with the instances of all devices along this mapped axis.
         """
         options = {"ids": instances.ids, "axis_name": axis_name}
-        contrastive = self._contrastive(instances, {**self.kwargs, **_learnt_kwargs(self.name, parameters)}, options)
-        parts = {"loss": contrastive, self.name: contrastive}
+        kwargs = {**self.kwargs, **_learnt_kwargs(self.name, parameters)}
+        contrastive, kept = self._contrastive(instances, queue, kwargs | options)
+        parts = {"loss": contrastive, self.name: contrastive, **kept}
         if self.vrns_weight:
             pairs = itertools.combinations(instances.views, 2)
             each = [losses.vrns(u, v, num_instances=self.num_instances, **options) for u, v in pairs]
@@ -108,13 +130,19 @@ class Objective:
             parts["loss"] = contrastive + self.vrns_weight * parts["vrns"]
         return parts
 
-    def _contrastive(self, instances, kwargs, options):
+    def _contrastive(self, instances, queue, kwargs):
+        """The loss's values, and what it keeps of each instance for the instance's next batch, by name."""
         loss = LOSSES[self.name]
         if takes_many_views(self.name):
-            return loss(jnp.stack(instances.views), **kwargs, **options)
+            return loss(jnp.stack(instances.views), **kwargs), {}
         u, v = instances.views
+        if queue is not None:
+            return loss(u, v, queue.embeddings, queue_ids=queue.ids, keys=instances.keys, **kwargs), {}
+        if instances.log_average is not None:
+            values, log_average = loss(u, v, instances.log_average, **kwargs)
+            return values, {"log_average": log_average}
         labels = (instances.labels,) if needs_labels(self.name) else ()
-        return loss(u, v, *labels, **kwargs, **options)
+        return loss(u, v, *labels, **kwargs), {}
 
 
 def _learnt_kwargs(name: str, parameters: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:

@@ -24,6 +24,7 @@ class TrainState(NamedTuple):
     params: Params
     batch_stats: Any
     opt_state: Any
+    estimator: dict[str, Any]  # of a small-batch estimator, see `estimator`; empty for the other losses
 
 
 class Program(NamedTuple):
@@ -40,6 +41,8 @@ class Program(NamedTuple):
     steps_per_epoch: int
     seed: int
     num_bins: int  # 0: the distribution of similarities is not computed
+    queue_shape: tuple[int, int]  # past embeddings that moco keeps, and their dimensions
+    encoder_momentum: float | None  # of moco's momentum encoder; None: there is none
 
     @property
     def inputs(self) -> tuple[str, ...]:

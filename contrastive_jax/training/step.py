@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import spmd
-from contrastive_jax.training import gradient, regime
+from contrastive_jax.training import estimator, gradient, regime
 from contrastive_jax.training import objective as objective_lib
 from contrastive_jax.training.program import Params as Params
 from contrastive_jax.training.program import Program as Program
@@ -18,7 +18,8 @@ from contrastive_jax.training.program import TrainState as TrainState
 def init(program: Program, model_params: Any, batch_stats: Any) -> TrainState:
     """The state before the first step."""
     params = Params(model_params, program.objective.parameters())
-    return TrainState(jnp.zeros([], jnp.int32), params, batch_stats, program.optimizer.init(params))
+    step, opt_state = jnp.zeros([], jnp.int32), program.optimizer.init(params)
+    return TrainState(step, params, batch_stats, opt_state, estimator.init(program, model_params, batch_stats))
 
 
 def train_step(
@@ -43,11 +44,10 @@ def train_step(
       `SimilarityDistribution` of the whole batch under `distribution`: that of the first two views, since all views of
       an instance are drawn alike.
     """
-    if batch["id"].shape[0] * spmd.axis_size(axis_name) <= program.pass_size:
-        gradient_of = gradient.direct
-    else:
-        gradient_of = gradient.cached
-    grads, (metrics, batch_stats, embeddings) = gradient_of(program, state, batch, axis_name)
+    devices = spmd.axis_size(axis_name)
+    batch_size = batch["id"].shape[0] * devices
+    gradient_of = gradient.direct if batch_size <= program.pass_size else gradient.cached
+    grads, (metrics, batch_stats, embeddings, fresh) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     metrics |= {"learning_rate": program.schedule(state.step), "gradient_norm": optax.tree.norm(grads)}
@@ -59,4 +59,13 @@ def train_step(
         )
     params = optax.apply_updates(state.params, updates)
     params = params._replace(loss=objective_lib.bounded(params.loss))
-    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+    estimated = estimator.update(
+        program,
+        state.estimator,
+        fresh,
+        batch["id"],
+        model_params=params.model,
+        positions=gradient.layout(batch_size, program.pass_size, devices),
+        axis_name=axis_name,
+    )
+    return TrainState(state.step + 1, params, batch_stats, opt_state, estimated), metrics

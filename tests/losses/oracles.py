@@ -41,6 +41,47 @@ def info_nce(u, v, ids, temperature):
     return np.array([(one(*a) + one(*b)) / 2 for a, b in sides(u, v, ids)])
 
 
+def queue(d):
+    """Five past embeddings, some of them of the instances 0, 2 and 7."""
+    return np.random.default_rng(0).normal(size=(5, d)), np.array([-1, 2, 0, -1, 7])
+
+
+def moco(u, v, ids, temperature, keys=None):
+    past, past_ids = queue(u.shape[1])
+    past, ids = unit(past), np.asarray(ids)
+    (u, v), (ku, kv) = (map(unit, pair) for pair in ((u, v), keys or (u, v)))
+
+    def one(i, anchor, others):
+        negatives = np.concatenate([others[ids != ids[i]], past[past_ids != ids[i]]])
+        positive = others[i] @ anchor / temperature
+        return log_of_sum(np.append(negatives @ anchor / temperature, positive)) - positive
+
+    return np.array([(one(i, u[i], kv) + one(i, v[i], ku)) / 2 for i in range(len(u))])
+
+
+def sogclr_means(u, v, ids, temperature):
+    """The logarithm of each instance's mean over its negatives, of both kinds and directions; -inf without any."""
+    means = []
+    for pair in sides(u, v, ids):
+        exponents = [s / temperature for a, _, cross, within in pair for s in np.concatenate([cross, within]) @ a]
+        means.append(log_of_sum(exponents) - np.log(len(exponents)) if exponents else -np.inf)
+    return np.array(means)
+
+
+def sogclr_averages(u, v, ids, log_average, temperature, gamma):
+    means = sogclr_means(u, v, ids, temperature)
+    weighed = np.logaddexp(np.log(1 - gamma) + log_average, np.log(gamma) + means)
+    moved = np.where(np.isneginf(log_average), means, weighed)
+    return np.where(np.isneginf(means), log_average, moved)
+
+
+def sogclr(u, v, ids, log_average, temperature, gamma):
+    means = sogclr_means(u, v, ids, temperature)
+    averages = sogclr_averages(u, v, ids, log_average, temperature, gamma)
+    positives = np.sum(unit(u) * unit(v), axis=1)
+    return np.where(np.isneginf(means), 0, averages) - positives / temperature
+
+
 def simclr(u, v, ids, temperature):
     def one(anchor, positive, cross, within):
         everything = np.concatenate([cross @ anchor, within @ anchor, [positive @ anchor]]) / temperature

@@ -83,6 +83,22 @@ def on_three_views(fn):
     return lambda u, v, **options: fn(jnp.stack(oracles.three_views(u, v)), **options)
 
 
+def with_queue(u, v, *, instances, ids=None, **options):
+    """`moco` with the oracle's queue; without ids the pairs are those of `instances`."""
+    queue, queue_ids = (jnp.asarray(x) for x in oracles.queue(u.shape[-1]))
+    ids = jnp.asarray(instances) if ids is None else ids
+    return losses.moco(u, v, queue, queue_ids=queue_ids, ids=ids, **options)
+
+
+def values_of_sogclr(u, v, *, log_average, **options):
+    return losses.sogclr(u, v, jnp.asarray(log_average), **options)[0]
+
+
+def averages(m):
+    """Of each instance, some of them never seen."""
+    return {"log_average": np.where(np.arange(m) % 3 == 1, -np.inf, np.arange(m) % 5 - 1.0)}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
     fn: Callable  # (u, v, **options) -> [m]
@@ -152,6 +168,23 @@ ROWS = {
     ),
     "sup_con": Row(
         losses.sup_con, oracles.sup_con, TEMPERATURE, arrays=lambda m: {"labels": np.arange(m) // 2 % 3}, **NEW
+    ),
+    "moco": Row(
+        with_queue,
+        lambda u, v, ids, instances, temperature: oracles.moco(u, v, ids, temperature),
+        TEMPERATURE,
+        of=losses.moco,
+        arrays=lambda m: {"instances": np.arange(m)},
+        devices=(8,),
+    ),
+    "sogclr": Row(
+        values_of_sogclr,
+        oracles.sogclr,
+        {**TEMPERATURE, "gamma": 0.3},
+        of=losses.sogclr,
+        arrays=averages,
+        numeric_gradient=False,
+        devices=(8,),
     ),
     "vrns": Row(
         losses.vrns,

@@ -121,6 +121,19 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
             {"loss.learnable": True, "loss.kwargs.temperature": 0.005},
             "config.loss.kwargs.temperature=0.005: a start >= 0.01",
         ),
+        (
+            {"loss.name": "moco", "estimator.queue_size": 63},
+            "config.estimator.queue_size=63: at least the 64 images of",
+        ),
+        (
+            {"loss.name": "moco", "estimator.encoder_momentum": 1.0},
+            r"config.estimator.encoder_momentum=1.0: a number in \[0, 1\)",
+        ),
+        (
+            {"loss.name": "sogclr", "estimator.encoder_momentum": 0.99},
+            "config.estimator.encoder_momentum=0.99: loss 'moco' is wanted with it; got 'sogclr'",
+        ),
+        ({"loss.name": "sogclr", "loss.kwargs.gamma": 1.5}, r"config.loss.kwargs: losses.sogclr: gamma in \(0, 1\]"),
         ({"epochs": 0, "seed": -1}, "(?s)config.epochs=0.*config.seed=-1"),
     ],
 )
@@ -160,6 +173,8 @@ OTHER_LOSSES = {
     "spectral": {},
     "kcl": {"loss.kwargs.kernel": "imq", "loss.kwargs.temperature": 0.3},
     "align_uniform": {"loss.kwargs.weight": 2.0},
+    "moco": {"estimator.queue_size": 100, "estimator.encoder_momentum": 0.99},
+    "sogclr": {"loss.kwargs.gamma": 0.5},
     "sup_con": {"loss.kwargs.temperature": 0.1},
     "multi_view_info_nce": {"loss.kwargs.form": "joint", "num_views": 3},
     "multi_view_dhel": {"loss.kwargs.form": "mean", "num_views": 4},

@@ -60,7 +60,7 @@ def take_gradient(pass_size, devices=1, mapping="shard_map", normalised=False, *
 
     def per_device(*arrays):
         grads, rest = of_batch(program, state, dict(zip(batch, arrays, strict=True)), spmd.AXIS)
-        parts, batch_stats, embeddings = rest
+        parts, batch_stats, embeddings, _ = rest
         return spmd.pmean(grads, spmd.AXIS), parts, batch_stats, spmd.gather(jnp.stack(embeddings, 1), spmd.AXIS)[None]
 
     out = (PartitionSpec(), PartitionSpec(), PartitionSpec(), PartitionSpec(spmd.AXIS))

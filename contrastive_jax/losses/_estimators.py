@@ -1,0 +1,196 @@
+"""Small batches that stand for more: negatives from a queue of past embeddings (MoCo), a moving average (SogCLR)."""
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from contrastive_jax import pairwise, spmd
+from contrastive_jax.losses import _pairs
+
+
+def moco(
+    u: jax.Array,
+    v: jax.Array,
+    queue: jax.Array,
+    *,
+    temperature: float | jax.Array = 0.2,
+    ids: jax.Array | None = None,
+    queue_ids: jax.Array | None = None,
+    keys: tuple[jax.Array, jax.Array] | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""InfoNCE with a queue of past embeddings as further negatives, as momentum contrast has it.
+
+    .. math::
+        \ell_i = \tfrac12 \log\Bigl(1 + \sum_{j \ne i} e^{(u_i^\top v_j - u_i^\top v_i)/t}
+               + \sum_k e^{(u_i^\top q_k - u_i^\top v_i)/t}\Bigr) + \tfrac12 (u \leftrightarrow v)
+
+    With `keys`, of a momentum encoder, each anchor is compared with the keys of the other view instead of its
+    embeddings: v_i and v_j above are the keys of v, and where u and v are exchanged u_i and u_j are those of u.
+
+    Args:
+      u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
+      v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
+      queue: [k, d] past embeddings, k >= 0, the same on every device; normalised inside. It carries no gradient.
+      temperature: t > 0, scalar; may be traced.
+      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      queue_ids: [k] int instance ids of the queue, which go with `ids`: an instance's own past embeddings are not its
+        negatives. Default: all of the queue are negatives.
+      keys: (keys of u [m, d], keys of v [m, d]), likewise normalised inside and without a gradient. Default: u and v
+        themselves, with theirs.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+
+    Returns:
+      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`, which it equals for an empty queue
+      and no keys.
+
+    Raises:
+      ValueError: as `info_nce`, for a queue or keys of another shape, or queue_ids without ids.
+
+    Example:
+      >>> u, queue = jax.random.normal(jax.random.key(0), (8, 16)), jax.random.normal(jax.random.key(1), (32, 16))
+      >>> loss = losses.moco(u, u, queue, temperature=0.2).mean()
+
+    References:
+      He et al., 2020, https://arxiv.org/abs/1911.05722; t = 0.2 is that of Chen et al., 2020,
+      https://arxiv.org/abs/2003.04297. They contrast in one direction, with the queue alone; here the rest of the batch
+      counts as well, and both directions, so that the queue is all that differs from `info_nce`.
+    """
+    pairs = _pairs.prepare("moco", u, v, ids, axis_name)
+    candidates = pairs if keys is None else _prepare_keys(pairs, keys, ids, axis_name)
+    queue = _prepare_queue(pairs, queue, ids, queue_ids)
+    scale = _pairs.inverse_temperature("moco", temperature, pairs.u.dtype)
+    options: dict[str, Any] = {"scale": scale, "implementation": implementation}
+    batch = {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids, "axis_name": axis_name}
+    past: dict[str, Any] = {} if queue_ids is None else {"anchor_ids": pairs.ids, "candidate_ids": queue_ids}
+
+    def one_sided(anchors, others):
+        negatives = pairwise.logsumexp(anchors, others, **batch, **options)
+        if len(queue):
+            in_queue = pairwise.logsumexp(anchors, queue, **past, **options)
+            negatives = _pairs.logsumexp(jnp.stack([negatives, in_queue]))
+        return jax.nn.softplus(negatives - jnp.sum(anchors * others, axis=-1) * scale)
+
+    return (one_sided(pairs.u, candidates.v) + one_sided(pairs.v, candidates.u)) / 2
+
+
+def sogclr(
+    u: jax.Array,
+    v: jax.Array,
+    log_average: jax.Array,
+    *,
+    temperature: float | jax.Array = 0.2,
+    gamma: float | jax.Array = 0.9,
+    ids: jax.Array | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    r"""SogCLR: each instance's mean over its negatives, averaged over all the batches that it has been in.
+
+    .. math::
+        g_i &= \frac{1}{4(m-1)} \sum_{j \ne i} \bigl(e^{u_i^\top v_j/t} + e^{u_i^\top u_j/t}
+               + e^{v_i^\top u_j/t} + e^{v_i^\top v_j/t}\bigr) \\
+        a_i &\leftarrow (1 - \gamma) a_i + \gamma g_i \qquad \text{(at first } a_i = g_i \text{)} \\
+        \ell_i &= -\frac{u_i^\top v_i}{t} + \log a_i, \qquad
+        \nabla \ell_i := -\frac{\nabla u_i^\top v_i}{t} + \frac{\nabla g_i}{a_i}
+
+    Value and gradient are not each other's: log a_i estimates the logarithm of the mean over all negatives of the
+    training set, and :math:`\nabla g_i / a_i` the gradient of that, while differentiating log a_i would give gamma of
+    it. Only for gamma = 1 do both belong to :math:`-u_i^\top v_i / t + \log g_i`.
+
+    Args:
+      u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
+      v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
+      log_average: [m] float, log a_i as the instance's last batch left it; -inf for an instance that was in none. It
+        carries no gradient.
+      temperature: t > 0, scalar; may be traced.
+      gamma: weight of the new mean, in (0, 1], scalar; may be traced.
+      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+
+    Returns:
+      Two of [m] float32 (float64 for float64 input), one value per pair, as `info_nce`, and the new log a_i, without a
+      gradient, to be passed with the instance's next batch. For an anchor without any negative the logarithm counts as
+      0, and the average stays.
+
+    Raises:
+      ValueError: as `info_nce`, for a log_average of another shape, or a gamma known to be outside (0, 1].
+
+    Example:
+      >>> u, unseen = jax.random.normal(jax.random.key(0), (8, 16)), jnp.full(8, -jnp.inf)
+      >>> values, log_average = losses.sogclr(u, u, unseen, temperature=0.2)
+      >>> loss = values.mean()
+
+    References:
+      Yuan et al., 2022, Algorithm 1, https://arxiv.org/abs/2202.12387; gamma = 0.9 is that of the authors' commands.
+      Their loss is t times this one. Their code keeps a_i itself, which overflows at low temperatures, and starts it
+      at 0, so that an instance's first batches count for too little.
+    """
+    pairs = _pairs.prepare("sogclr", u, v, ids, axis_name)
+    scale = _pairs.inverse_temperature("sogclr", temperature, pairs.u.dtype)
+    gamma = _gamma(gamma, pairs.u.dtype)
+    log_average = _prepare_average(pairs, log_average)
+    both = _pairs.logsumexp(jnp.stack(_pairs.both_kinds(pairs, scale, axis_name, implementation)))
+    alone = jnp.isneginf(both)
+    count = jnp.asarray(4 * _pairs.negatives_per_anchor(pairs, ids, axis_name), both.dtype)
+    log_mean = _pairs.finite_or_zero(both) - jnp.log(jnp.where(alone, 1, count))
+
+    fixed = lax.stop_gradient(log_mean)
+    moved = jnp.logaddexp(jnp.log1p(-gamma) + log_average, jnp.log(gamma) + fixed)
+    moved = jnp.where(alone | jnp.isneginf(log_average), fixed, moved)
+    ratio = jnp.exp(log_mean - moved)  # at most 1 / gamma
+    values = moved + (ratio - lax.stop_gradient(ratio)) - pairs.positive * scale
+    return values, jnp.where(alone, log_average, moved)
+
+
+def _prepare_keys(pairs, keys, ids, axis_name):
+    """The keys as pairs of their own, without a gradient."""
+    u, v = keys
+    prepared = _pairs.prepare("moco", u, v, ids, axis_name)
+    if prepared.u.shape != pairs.u.shape:
+        raise ValueError(
+            f"losses.moco: keys of the embeddings' shape {pairs.u.shape} are wanted; got {prepared.u.shape}."
+        )
+    return lax.stop_gradient(prepared)
+
+
+def _prepare_queue(pairs, queue, ids, queue_ids):
+    """The queue, checked, normalised, and without a gradient."""
+    queue, d = jnp.asarray(queue), pairs.u.shape[1]
+    if queue.ndim != 2 or queue.shape[1] != d or not jnp.issubdtype(queue.dtype, jnp.floating):
+        raise ValueError(
+            f"losses.moco: a queue of shape [k, {d}] and a float dtype is wanted; got {queue.dtype} of {queue.shape}."
+        )
+    if queue_ids is not None and ids is None:
+        raise ValueError("losses.moco: queue_ids go with ids, which are wanted too.")
+    if queue_ids is not None and (
+        queue_ids.shape != queue.shape[:1] or not jnp.issubdtype(queue_ids.dtype, jnp.integer)
+    ):
+        raise ValueError(
+            f"losses.moco: queue_ids are instance ids, integers of shape {queue.shape[:1]}; "
+            f"got {queue_ids.dtype} of shape {queue_ids.shape}."
+        )
+    return lax.stop_gradient(pairwise.normalize(queue.astype(pairs.u.dtype)))
+
+
+def _prepare_average(pairs, log_average):
+    """The averages' logarithms, checked, in the dtype of the values, and without a gradient."""
+    log_average = jnp.asarray(log_average)
+    if log_average.shape != pairs.positive.shape or not jnp.issubdtype(log_average.dtype, jnp.floating):
+        raise ValueError(
+            f"losses.sogclr: log_average, floats of shape {pairs.positive.shape}, is wanted; "
+            f"got {log_average.dtype} of shape {log_average.shape}."
+        )
+    return lax.stop_gradient(log_average.astype(pairs.positive.dtype))
+
+
+def _gamma(gamma, dtype):
+    if isinstance(gamma, numbers.Real) and not 0 < float(gamma) <= 1:
+        raise ValueError(f"losses.sogclr: gamma in (0, 1] is wanted; got {gamma}.")
+    return lax.stop_gradient(_pairs.scalar("sogclr", "gamma", gamma, dtype))
