@@ -65,14 +65,15 @@ def moco(
     candidates = pairs if keys is None else _prepare_keys(pairs, keys, ids, axis_name)
     queue = _prepare_queue(pairs, queue, ids, queue_ids)
     scale = _pairs.inverse_temperature("moco", temperature, pairs.u.dtype)
-    options: dict[str, Any] = {"scale": scale, "implementation": implementation}
-    batch = {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids, "axis_name": axis_name}
+    options: dict[str, Any] = {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids, "axis_name": axis_name}
     past: dict[str, Any] = {} if queue_ids is None else {"anchor_ids": pairs.ids, "candidate_ids": queue_ids}
+    # Every device has the queue: it has no need to travel.
+    past["implementation"] = "blockwise" if implementation == "ring" else implementation
 
     def one_sided(anchors, others):
-        negatives = pairwise.logsumexp(anchors, others, **batch, **options)
+        negatives = pairwise.logsumexp(anchors, others, scale=scale, implementation=implementation, **options)
         if len(queue):
-            in_queue = pairwise.logsumexp(anchors, queue, **past, **options)
+            in_queue = pairwise.logsumexp(anchors, queue, scale=scale, **past)
             negatives = _pairs.logsumexp(jnp.stack([negatives, in_queue]))
         return jax.nn.softplus(negatives - jnp.sum(anchors * others, axis=-1) * scale)
 

@@ -75,14 +75,14 @@ def state_at(workdir, step):
         return checkpoints.restore(job.initial, step)
 
 
-@pytest.mark.parametrize("victim", [1])
-def test_two_processes_are_one_job_die_together_and_resume(tmp_path, monkeypatch, victim):
+def test_two_processes_are_one_job_die_together_and_resume(tmp_path, monkeypatch):
     together, alone = tmp_path / "together", tmp_path / "alone"
     started = start_both(together)
     wait_until((together / "checkpoints" / str(STEPS)).exists, started)
-    started[victim].kill()
-    assert started[1 - victim].wait(timeout=60) != 0
-    assert "another task died" in (tmp_path / f"{1 - victim}.log").read_text()
+    started[1].kill()
+    assert started[0].wait(timeout=60) != 0
+    said = (tmp_path / "0.log").read_text()  # by us or by JAX, whichever misses the other first
+    assert "one of them has ended" in said or "another task died" in said
 
     steps = 5 + max(int(path.name) for path in (together / "checkpoints").iterdir() if path.name.isdigit())
     started = start_both_as_slurm_does(together, f"--steps={steps}")
