@@ -1,6 +1,10 @@
-"""Several runs in one table: every score of every representation, its mean over the runs and each run's own.
+"""Several runs side by side: every score, its mean over the runs and each run's own; and what became of each encoder.
 
-python -m experiments.compare runs/digits-0 runs/digits-1 runs/digits-2
+    python -m experiments.compare runs/digits-0 runs/digits-1 runs/digits-2
+
+The second table has a row for each run, by the name of its workdir: the scores of its trained encoder, and the
+similarities over the training set, where the variance of the negatives is what VRNS and the estimators of small batches
+are about.
 """
 
 import json
@@ -24,6 +28,20 @@ def table(summaries: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def each_run(summaries: dict[str, dict]) -> str:
+    """The trained encoder of every run as a Markdown table: its scores in per cent, and its similarities."""
+    columns = [*COLUMNS.values(), "s_pos mean", "s_neg mean (cross-view)", "s_neg variance (cross-view)"]
+    lines = [f"| run | m | {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) + 1) + "|"]
+    for name, summary in summaries.items():
+        scores = summary["evaluation"]["trained encoder"]
+        kinds = summary["training_set_similarity"]["trained encoder"]
+        negative = kinds["cross_view"]
+        cells = [f"{100 * scores[column]:.1f}" for column in COLUMNS]
+        cells += [f"{kinds['positive']['mean']:.4f}", f"{negative['mean']:.4f}", f"{negative['variance']:.3g}"]
+        lines.append(f"| {name} | {summary['contrast_size']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str]) -> int:
     paths = [Path(argument) / "summary.json" for argument in argv]
     missing = [str(path) for path in paths if not path.is_file()]
@@ -32,7 +50,8 @@ def main(argv: list[str]) -> int:
         print(f"error: {wanted}", file=sys.stderr)
         return 2
     summaries = [json.loads(path.read_text()) for path in paths]
-    print(table(summaries))
+    print(table(summaries), end="\n\n")
+    print(each_run({path.parent.name: summary for path, summary in zip(paths, summaries, strict=True)}))
     seconds = ", ".join(f"{summary['seconds']:.0f}" for summary in summaries)
     device = summaries[0]["environment"]
     print(f"\nSeconds: {seconds}; {device['devices']} x {device['device']}, {device['cpus']} CPUs.")

@@ -81,13 +81,19 @@ def train() -> int:
     import jax
 
     from contrastive_jax.data.sources import SourceError
-    from contrastive_jax.training import processes, run
+    from contrastive_jax.training import interruption, processes, run
 
     name = f"process {jax.process_index()}: " if processes.several() else ""
     try:
         run.run(FLAGS.config, FLAGS.workdir, steps=FLAGS.steps)
     except (run.UsageError, SourceError) as error:
         return fail(error, name)
+    except interruption.Interrupted as stopped:
+        print(f"{name}{stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
+    except KeyboardInterrupt:
+        print(f"{name}SIGINT: ended; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
     except jax.errors.JaxRuntimeError as error:
         if not processes.several():
             raise

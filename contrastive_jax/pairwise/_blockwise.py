@@ -52,9 +52,9 @@ def total(
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     dtype = _numerics.accumulation_dtype(anchors.dtype, candidates.dtype)
-    size = _size(anchors, candidates, block_size)
+    sides = [_tiles.side(len(x), block_size) for x in (anchors, candidates)]
     # What fn closes over becomes an argument, so that its gradient passes through the custom rule.
-    tile = spmd.vary_alike((jnp.zeros((size, size), dtype), anchors, candidates))[0]
+    tile = spmd.vary_alike((jnp.zeros(sides, dtype), anchors, candidates))[0]
     fn, constants = jax.closure_convert(fn, tile)
     return _total(
         lambda s, shift, *constants: fn(s, *constants),
@@ -90,8 +90,7 @@ def _greatest_norm(x, axis_name=None):
 
 def _row_maxima(anchors, candidates, scale, *, anchor_ids, candidate_ids, axis_name, block_size):
     """[m]: the greatest scaled similarity of each anchor to a negative; 0 where it has none."""
-    size = _size(anchors, candidates, block_size)
-    a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, size))
+    a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
     peaks = _rectangular.greatest(axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
     peaks = peaks.reshape(-1)[: len(anchors)]
     return jnp.where(jnp.isneginf(peaks), 0, peaks)
@@ -99,19 +98,14 @@ def _row_maxima(anchors, candidates, scale, *, anchor_ids, candidate_ids, axis_n
 
 def _total(fn, constants, anchors, candidates, *, shift, symmetric, anchor_ids, candidate_ids, axis_name, block_size):
     """y_i = sum over the negatives j of i of fn(s_ij, shift_i, *constants): [m]. The shift is not differentiated."""
-    size = _size(anchors, candidates, block_size)
-    a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, size)
-    a, c, shift = _vary_alike(a, c, _tiles.fill_blocks(shift, size))
+    a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
+    a, c, shift = _vary_alike(a, c, _tiles.fill_blocks(shift, a.ids.shape[1]))
     if symmetric and axis_name is None:
         y = _symmetric.total(fn, a.x, (a.ids, a.valid, shift), tuple(constants))
     else:
         fixed = (a.ids, a.valid, c.ids, c.valid, shift)
         y = _rectangular.total(fn, axis_name, a.x, c.x, fixed, tuple(constants))
     return y.reshape(-1)[: len(anchors)]
-
-
-def _size(anchors, candidates, block_size):
-    return min(block_size, max(len(anchors), len(candidates)))
 
 
 def _vary_alike(*trees):

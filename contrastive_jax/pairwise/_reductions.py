@@ -42,7 +42,7 @@ def logsumexp(
         its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
         candidates, a tile's work for every transfer, else blockwise.
-      block_size: side of the tiles of blockwise and ring; by default 1024.
+      block_size: the most rows, and columns, of a tile of blockwise and ring; by default 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); -inf, with a zero gradient, for an anchor without a negative.
@@ -92,7 +92,7 @@ def total(
         its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
         candidates, a tile's work for every transfer, else blockwise.
-      block_size: side of the tiles of blockwise and ring; by default 1024.
+      block_size: the most rows, and columns, of a tile of blockwise and ring; by default 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); 0 for an anchor without a negative.

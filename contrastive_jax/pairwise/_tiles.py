@@ -1,4 +1,4 @@
-"""Square tiles of the similarity matrix: rows in blocks, and the values and cotangents of one tile."""
+"""Tiles of the similarity matrix: rows in blocks, and the values and cotangents of one tile."""
 
 import math
 from typing import NamedTuple
@@ -20,12 +20,17 @@ class Rows(NamedTuple):
     valid: jax.Array  # [blocks, size]; False for what fills the last block
 
 
-def in_blocks(anchors, candidates, anchor_ids, candidate_ids, size) -> tuple[Rows, Rows]:
-    """Anchors and candidates as `Rows`."""
+def side(m: int, block_size: int) -> int:
+    """Rows of a block where m rows fall into the fewest of at most `block_size`, all alike: little is filled up."""
+    return math.ceil(m / math.ceil(m / block_size))
+
+
+def in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size) -> tuple[Rows, Rows]:
+    """Anchors and candidates as `Rows`, in blocks of at most `block_size`."""
     if anchor_ids is None:  # without ids every candidate is a negative: no two are equal
         anchor_ids, candidate_ids = jnp.zeros(len(anchors), jnp.int32), jnp.ones(len(candidates), jnp.int32)
     a, c = (
-        Rows(fill_blocks(x, size), fill_blocks(ids, size), fill_blocks(jnp.ones(len(x), bool), size))
+        Rows(*(fill_blocks(part, side(len(x), block_size)) for part in (x, ids, jnp.ones(len(x), bool))))
         for x, ids in ((anchors, anchor_ids), (candidates, candidate_ids))
     )
     return a, c
@@ -39,12 +44,12 @@ def fill_blocks(x, size):
 
 
 def negative(a, c):
-    """[size, size] bool: which rows of two blocks are each other's negatives."""
+    """[m, n] bool: which rows of two blocks are each other's negatives."""
     return (a.ids[:, None] != c.ids[None, :]) & a.valid[:, None] & c.valid[None, :]
 
 
 def values(fn, a, c, shift, constants):
-    """The values [size, size] of a tile as a function of similarities and constants; 0 where a pair is no negative."""
+    """The values [m, n] of a tile as a function of similarities and constants; 0 where a pair is no negative."""
     mask = negative(a, c)
 
     def of_similarities(s, constants):
@@ -66,7 +71,7 @@ def times(ds, x):
 
 
 def similarities(a, c):
-    """[size, size] of two blocks."""
+    """[m, n] of two blocks."""
     return _numerics.similarities(a.x, c.x)
 
 

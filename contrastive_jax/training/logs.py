@@ -94,13 +94,19 @@ class StepLog:
     def _bytes_a_step(self) -> int:
         return len(KINDS) * self._num_bins * np.dtype(np.uint32).itemsize
 
-    def write(self, row: Mapping[str, Any], distribution: metrics.SimilarityDistribution | None) -> None:
-        """Log one step."""
+    def write(
+        self,
+        row: Mapping[str, Any],
+        distribution: metrics.SimilarityDistribution | None,
+        *,
+        images_per_second: float,
+    ) -> None:
+        """Log one step. The speed goes to TensorBoard alone: all else is the same however often a run is resumed."""
         self._rows.write(json.dumps(row) + "\n")
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint32).tobytes())
         if row["step"] % self._tensorboard_every == 0:
-            self._write_events(row, distribution)
+            self._write_events({**row, "images_per_second": images_per_second}, distribution)
 
     def _write_events(self, row, distribution):
         for name, value in row.items():

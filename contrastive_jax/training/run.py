@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import files, spmd
 from contrastive_jax.data import batches, views
-from contrastive_jax.training import environment, evaluate, gradient, logs, pictures, processes, progress
+from contrastive_jax.training import environment, evaluate, gradient, interruption, logs, pictures, processes, progress
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
@@ -40,6 +40,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
 
     Raises:
       UsageError: what was asked for cannot be done; nothing has been written, or what was there is kept.
+      Interrupted: on SIGTERM or SIGINT, after the step in hand and with a checkpoint of it.
     """
     started = time.perf_counter()
     job = prepare(config, Path(workdir), steps=steps)
@@ -60,37 +61,50 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.Train
     if checkpoints.latest_step is not None:
         state = checkpoints.restore(state)
     start = int(state.step)
+    if processes.is_first() and start == 0:
+        _save_views(job)
+    elif processes.is_first():
+        print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
+    if start >= stop:
+        return state, 0.0
+    with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, interruption.watching() as watch:
+        recorder = _Recorder(job, log, bar, checkpoints)
+        state = _take_steps(job, state, stop, recorder, checkpoints, watch)
+        return state, bar.images_per_second
+
+
+def _take_steps(job, state, stop, recorder, checkpoints, watch) -> step_lib.TrainState:
     mapped = spmd.map_step(
         lambda state, batch: step_lib.train_step(job.program, state, batch),
         parallelism=job.config.parallelism,
         devices=spmd.devices(),
     )
-    first = processes.is_first()
-    if first and start == 0:
-        _save_views(job)
-    elif first:
-        print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
-    if start >= stop:
-        return state, 0.0
-    placed = mapped.place_state(state)
-    with (
-        _open_log(job, start) if first else contextlib.nullcontext() as log,
-        progress.Progress(start, stop, job.order.steps_per_epoch, job.order.batch_size, shown=first) as bar,
-    ):
-        recorder = _Recorder(job, log, bar, checkpoints)
-        for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
-            placed, outputs = mapped.step(placed, batch)
-            recorder.add(mapped.read(outputs))
-            taken = recorder.step
-            if taken % job.config.checkpoint.every == 0 or taken == stop:
-                recorder.flush()  # a state whose loss was not a number is never saved
-                checkpoints.save(mapped.read(placed))
-        return jax.tree.map(np.asarray, mapped.read(placed)), bar.images_per_second
+    start, placed = recorder.step, mapped.place_state(state)
+    for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
+        placed, outputs = mapped.step(placed, batch)
+        recorder.add(mapped.read(outputs))
+        taken = recorder.step
+        asked = watch.asked(taken) if taken < stop else None
+        if taken % job.config.checkpoint.every == 0 or taken == stop or asked:
+            recorder.flush()  # a state whose loss was not a number is never saved
+            checkpoints.save(mapped.read(placed))
+        if asked:
+            raise interruption.Interrupted(asked, taken)
+        if taken == start + 1:
+            watch.begin()
+    return jax.tree.map(np.asarray, mapped.read(placed))
 
 
-def _open_log(job: Job, start: int) -> logs.StepLog:
+def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[logs.StepLog | None]:
+    if not processes.is_first():
+        return contextlib.nullcontext()
     log = job.config.log
     return logs.StepLog(job.workdir, start=start, num_bins=log.num_bins, tensorboard_every=log.tensorboard_every)
+
+
+def _open_progress(job: Job, start: int, stop: int) -> progress.Progress:
+    order = job.order
+    return progress.Progress(start, stop, order.steps_per_epoch, order.batch_size, shown=processes.is_first())
 
 
 def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
@@ -133,9 +147,8 @@ class _Recorder:
             contrast_size=self._job.program.contrast_size,
         )
         self._bar.update(row)
-        row["images_per_second"] = self._bar.images_per_second
         if self._log is not None:
-            self._log.write(row, outputs.get("distribution"))
+            self._log.write(row, outputs.get("distribution"), images_per_second=self._bar.images_per_second)
         if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
             self._refuse(row)
 

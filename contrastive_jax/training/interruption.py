@@ -1,0 +1,69 @@
+"""Ending a run when asked to, by SIGTERM (pre-emption) or SIGINT (Ctrl-C): between two steps, with a checkpoint."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from jax.experimental import multihost_utils
+
+from contrastive_jax.training import processes
+
+
+class Interrupted(Exception):
+    """A run was asked to end, and has, with everything saved."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"{signal.Signals(signum).name}: stopped after step {step}; the same command goes on from it.")
+        self.status = 128 + signum
+
+
+class Watch:
+    """Whether this run has been asked to end. Only from `begin` on: before a step is done there is nothing to save."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+
+    def begin(self) -> None:
+        """From here on the first signal is remembered, and the second ends the process at once."""
+        if _is_main_thread():
+            signal.signal(signal.SIGINT, self._remember)
+            if not processes.several():
+                signal.signal(signal.SIGTERM, self._remember)
+
+    def asked(self, step: int) -> int | None:
+        """The signal to end by after this step, if any; several processes agree, a step or more after one was asked."""
+        # JAX has a handler of its own for SIGTERM where there are several, and lets them agree.
+        if processes.several() and multihost_utils.reached_preemption_sync_point(step):
+            return self._signum or signal.SIGTERM
+        return None if processes.several() else self._signum
+
+    def _remember(self, signum: int, _: FrameType | None) -> None:
+        self._signum = signum
+        signal.signal(signum, signal.SIG_DFL)
+        print(f"{signal.Signals(signum).name}: saving after this step; once more ends at once.", file=sys.stderr)
+        if processes.several():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Watch]:
+    """A `Watch` for the time of the training loop; afterwards signals mean what they did before."""
+    if not _is_main_thread():  # which alone hears of signals
+        yield Watch()
+        return
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the first step compiles, Python hears of no signal
+    try:
+        yield Watch()
+    finally:
+        for signum, handler in before.items():
+            if not (processes.several() and signum == signal.SIGTERM):
+                signal.signal(signum, handler)
+
+
+def _is_main_thread():
+    return threading.current_thread() is threading.main_thread()
