@@ -14,6 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="contrastive_jax_tests_"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import hypothesis
 import jax
 import pytest
 
@@ -21,6 +22,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_disable_most_optimizations", True)  # of XLA, likewise
 
+# Each example compiles: by default few, always the same ones, and none made smaller when it fails; many new ones with
+# HYPOTHESIS_PROFILE=thorough.
+_ALWAYS = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.differing_executors],
+}
+_GENERATE = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+hypothesis.settings.register_profile("quick", max_examples=4, derandomize=True, phases=_GENERATE, **_ALWAYS)
+hypothesis.settings.register_profile("thorough", max_examples=100, print_blob=True, **_ALWAYS)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 SHARED_RUNS = ("tests/training/test_run.py", "tests/training/test_step.py")
 

@@ -27,7 +27,7 @@ def open_folder(path: str, split: str, *, image_size: int | None, stored_size: i
     def read(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
         for index in indices:
             try:
-                image = _pixels.decode(str(files[index]), channels=_CHANNELS, stored_size=stored_size)
+                image = _pixels.decode(str(files[index]), shape=image_shape, stored_size=stored_size)
             except Exception as error:  # whatever Pillow raises, this file is why
                 raise _broken(files[index], error) from error
             yield image, int(labels[index])
@@ -102,4 +102,7 @@ def _header(file: Path) -> tuple[int, int]:
 
 
 def _broken(file: Path, error: Exception) -> _source.SourceError:
-    return _source.SourceError(f"{file}: not a readable image ({error}); replace or remove it")
+    return _source.SourceError(
+        f"{file}: not a readable image ({_source.reason(error)}); "
+        f"wanted a whole {_pixels.FORMATS}: replace or remove it"
+    )

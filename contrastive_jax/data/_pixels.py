@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 _MODES = {1: "L", 3: "RGB"}
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would hand an EPS to Ghostscript
+FORMATS = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+_MAX_PIXELS = 89_478_485  # Pillow only warns beyond its limit, this one, and refuses beyond twice as many
+
+_SIXTEEN_BITS_AS_I = ("PNG", "PPM")  # formats without 32 bits, whose 16 Pillow may hold in 32
 
 
-def decode(file: str | BinaryIO, *, channels: int, stored_size: int | None) -> np.ndarray:
-    """The image in `file`, uint8 [H, W, channels], made [stored_size, stored_size] where that is given.
+def decode(file: str | BinaryIO, *, shape: tuple[int, int, int], stored_size: int | None) -> np.ndarray:
+    """The image in `file`, uint8 of `shape` [H, W, C], made [stored_size, stored_size] where that is given.
 
-    Raises whatever Pillow raises for a file that is not a whole image.
+    Sixteen bits a channel become the higher eight; CMYK and palettes become RGB; transparency and an orientation in the
+    metadata are ignored; of an animation it is the first picture.
+
+    Raises ValueError for an image of another shape, of more pixels than 89 million, or of no fixed range of values;
+    otherwise whatever Pillow raises for a file that is not a whole image.
     """
-    with Image.open(file) as image:
-        return _to_array(image, channels=channels, stored_size=stored_size)
+    with _open(file) as image:
+        array = _to_array(image, channels=shape[-1], stored_size=stored_size)
+    if array.shape != shape:
+        raise ValueError(f"it has shape {list(array.shape)}; wanted {list(shape)}")
+    return array
 
 
 def header(file: str) -> tuple[int, int]:
     """(height, width) of the image in `file`, without decoding it."""
-    with Image.open(file) as image:
+    with _open(file) as image:
         return image.height, image.width
+
+
+@contextlib.contextmanager
+def _open(file: str | BinaryIO) -> Iterator[Image.Image]:
+    with Image.open(file, formats=_FORMATS) as image:
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"it is {image.width} pixels wide and {image.height} high; at most {_MAX_PIXELS} are read")
+        yield image
 
 
 def resize_array(image: np.ndarray, stored_size: int) -> np.ndarray:
@@ -45,8 +67,11 @@ def _to_array(image: Image.Image, *, channels: int, stored_size: int | None) -> 
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))  # Pillow would clip at 255
+    # Pillow would clip what is beyond 255 to white.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS_AS_I):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers, of no fixed range; wanted 8 or 16 bits a channel")
     if image.mode == "P":
         image = image.convert("RGBA")  # Pillow warns when a transparent palette goes straight to RGB
     return image if image.mode == mode else image.convert(mode)

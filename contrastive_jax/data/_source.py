@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import textwrap
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
@@ -22,6 +23,11 @@ _READERS = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="contrastive-jax-
 
 class SourceError(ValueError):
     """A source that cannot be read: one line that says what was given, what is wanted and what to do."""
+
+
+def reason(error: Exception) -> str:
+    """What a library says is wrong, in part of a line."""
+    return textwrap.shorten(str(error) or type(error).__name__, 300)
 
 
 class Example(NamedTuple):

@@ -30,13 +30,16 @@ def open_tfds(
     if stored_size is not None or height is None or width is None:
         stored_size = _source.stored_size_of(image_size, stored_size, name=f"tfds:{name}")
         height = width = stored_size
+    shape = (height, width, channels)
 
     def read(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
         for index, record in zip(indices, records.__getitems__(indices), strict=True):
             try:
-                image = _pixels.decode(io.BytesIO(record["image"]), channels=channels, stored_size=stored_size)
+                image = _pixels.decode(io.BytesIO(record["image"]), shape=shape, stored_size=stored_size)
             except Exception as error:  # whatever Pillow raises, this record is why
-                raise _source.SourceError(f"tfds:{name}: {split} image {index} cannot be decoded ({error})") from error
+                raise _source.SourceError(
+                    f"tfds:{name}: {split} image {index} cannot be decoded ({_source.reason(error)})"
+                ) from error
             yield image, int(record["label"])
 
     def read_labels() -> np.ndarray:
@@ -48,7 +51,7 @@ def open_tfds(
         read,
         read_labels,
         length=len(records),
-        image_shape=(height, width, channels),
+        image_shape=shape,
         num_classes=features["label"].num_classes,
     )
 

@@ -25,8 +25,14 @@ def load(
 
     - `digits`: scikit-learn's 1,797 handwritten digits, 8x8, inside its package.
     - `tfds:NAME`, `tfds:NAME/config:version`: a prepared TensorFlow Datasets image set; `test` may be its validation.
-    - `folder:PATH`: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*.
+    - `folder:PATH`: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*. Every image becomes RGB of eight bits a
+      channel: sixteen become the higher eight; greyscale, CMYK and palettes are converted; transparency, and an
+      orientation in the metadata, are ignored; of an animation it is the first picture.
     - `npz:PATH`: arrays `image`, `label` and perhaps `image_test`, `label_test`.
+
+    A file that cannot be read so is refused by its name: one that is cut short, whose pixels are 32-bit numbers, that
+    has more than 89 million of them, or, an .npz, that would expand to more than 1 GiB and a hundred times its size. No
+    pickle is ever loaded.
 
     A data set without a test split is split 80/20 within each class, always in the same way. Nothing here imports
     TensorFlow: `tfds:` reads array_record files.

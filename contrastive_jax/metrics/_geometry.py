@@ -1,5 +1,6 @@
 """Alignment, uniformity and rank of a set of unit-norm embeddings."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -62,7 +63,8 @@ def uniformity(x: ArrayLike, *, t: float = 2.0) -> float:
       Wang and Isola, 2020, https://arxiv.org/abs/2005.10242. Memory is linear in n.
     """
     unit = _unit("uniformity", x)
-    return float(np.log(_over_pairs(_energy, unit, t).sum() / (len(unit) * (len(unit) - 1) / 2)))
+    log_sums = _over_pairs(_log_energies, unit, t, combine=np.logaddexp)
+    return float(np.logaddexp.reduce(log_sums) - np.log(len(unit) * (len(unit) - 1) / 2))
 
 
 def wasserstein_uniformity(x: ArrayLike) -> float:
@@ -170,14 +172,16 @@ def _unit(function: str, x: ArrayLike) -> np.ndarray:
     return array
 
 
-def _over_pairs(fn: Callable, x: np.ndarray, *args: float) -> np.ndarray:
-    """Sum of fn over blocks of the matrix of similarities, each distinct pair in one of them, once; memory O(block)."""
+def _over_pairs(fn: Callable, x: np.ndarray, *args: float, combine: Callable = np.add) -> np.ndarray:
+    """Sum of fn over blocks of the matrix of similarities, each distinct pair in one of them, once; memory O(block).
+
+    What fn returns need not add up by a plain sum: `combine` joins two of its values.
+    """
     size = min(_BLOCK, len(x))
     starts = range(0, len(x), size)
     blocks = {s: np.pad(x[s : s + size], ((0, max(0, s + size - len(x))), (0, 0))) for s in starts}
     parts = (fn(blocks[i], blocks[j], i, j, len(x), *args) for i in starts for j in starts if i <= j)
-    first = np.asarray(next(parts), np.float64)
-    return sum((np.asarray(part, np.float64) for part in parts), start=first)
+    return functools.reduce(combine, (np.asarray(part, np.float64) for part in parts))
 
 
 def _similarities(rows, columns, i, j, n):
@@ -189,9 +193,9 @@ def _similarities(rows, columns, i, j, n):
 
 
 @jax.jit
-def _energy(rows, columns, i, j, n, t):
+def _log_energies(rows, columns, i, j, n, t):
     similarity, keep = _similarities(rows, columns, i, j, n)
-    return jnp.sum(jnp.where(keep, jnp.exp(-t * jnp.maximum(2 - 2 * similarity, 0)), 0), axis=1)
+    return jax.nn.logsumexp(jnp.where(keep, -t * jnp.maximum(2 - 2 * similarity, 0), -jnp.inf), axis=1)
 
 
 @jax.jit

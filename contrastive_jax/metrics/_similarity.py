@@ -51,7 +51,8 @@ def similarity_distribution(
     r"""Distribution of the cosine similarities of positive, cross-view and within-view pairs.
 
     Of m pairs it counts m positives, m(m-1) cross-view negatives (u_i, v_j), and m(m-1)/2 within-view negatives in
-    each view, every one exactly once whatever the number of devices.
+    each view, every one exactly once whatever the number of devices. A similarity that is NaN is counted but falls into
+    no bin, and makes the moments, least and greatest of its kind NaN.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
@@ -194,9 +195,8 @@ def _merge_each(kinds, total, least, greatest):
         divisor = total(weight).clip(1)
         mean = total(weight * pairs.mean) / divisor
         variance = total(weight * (pairs.variance + (pairs.mean - mean) ** 2)) / divisor
-        return PairSimilarities(
-            total(pairs.counts), count, mean, variance, least(pairs.least), greatest(pairs.greatest)
-        )
+        ends = _nan_where(mean, least(pairs.least)), _nan_where(mean, greatest(pairs.greatest))
+        return PairSimilarities(total(pairs.counts), count, mean, variance, *ends)
 
     return jax.tree.map(one, kinds, is_leaf=lambda x: isinstance(x, PairSimilarities))
 
@@ -207,12 +207,18 @@ def _describe(values: jax.Array, mask: jax.Array, num_bins: int) -> PairSimilari
     divisor = jnp.maximum(count, 1).astype(values.dtype)
     mean = jnp.sum(jnp.where(mask, values, 0)) / divisor
     variance = jnp.sum(jnp.where(mask, jnp.square(values - mean), 0)) / divisor
-    least = jnp.min(jnp.where(mask, values, jnp.inf))
-    greatest = jnp.max(jnp.where(mask, values, -jnp.inf))
+    least = _nan_where(mean, jnp.min(jnp.where(mask, values, jnp.inf)))
+    greatest = _nan_where(mean, jnp.max(jnp.where(mask, values, -jnp.inf)))
     return PairSimilarities(_histogram(values, mask, num_bins), count, mean, variance, least, greatest)
 
 
+def _nan_where(mean, x):
+    """x, but NaN where the mean is: XLA's minimum and maximum on CPUs may pass over a NaN."""
+    return x + 0 * mean
+
+
 def _histogram(values: jax.Array, mask: jax.Array, num_bins: int) -> jax.Array:
+    mask &= ~jnp.isnan(values)
     bins = jnp.clip(jnp.floor((values + 1) * (num_bins / 2)), 0, num_bins - 1).astype(jnp.int32)
 
     def row(bins: jax.Array, mask: jax.Array) -> jax.Array:

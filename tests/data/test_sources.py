@@ -154,11 +154,6 @@ def test_folder_refusals(tmp_path, folder):
     refused(f"folder:{tmp_path / 'few'}", "80/20", "Give it a test split")
 
 
-def test_a_file_that_is_no_image_is_named_at_load(folder):
-    (folder / "train" / "cat" / "broken.png").write_text("not an image")
-    refused(f"folder:{folder}", folder / "train" / "cat" / "broken.png", "replace or remove")
-
-
 def test_a_truncated_image_is_named_when_read(folder):
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)).save(stream, "PNG")

@@ -107,9 +107,11 @@ def dhel(u, v, ids, temperature, weights):
     def one(anchor, _, __, within):
         return log_of_sum(within @ anchor / temperature)
 
-    return np.array(
-        [weights[0] * one(*a) + weights[1] * one(*b) - a[0] @ a[1] / temperature for a, b in sides(u, v, ids)]
-    )
+    def both(a, b):
+        counted = [weight * one(*side) for weight, side in zip(weights, (a, b), strict=True) if weight]
+        return sum(counted) - a[0] @ a[1] / temperature
+
+    return np.array([both(a, b) for a, b in sides(u, v, ids)])
 
 
 def sup_con(u, v, ids, labels, temperature):
@@ -141,18 +143,22 @@ def spectral(u, v, ids):
     return np.array([mean((cross @ a) ** 2) - a @ positive for (a, positive, cross, _), _ in sides(u, v, ids)])
 
 
-def riesz(r, t):
-    r = np.maximum(r, 4 * np.sqrt(np.finfo(np.float32).eps))  # the floor of float32
-    return np.sign(t) * r**-t
+def floor(dtype):
+    """The least distance that riesz takes: sixteen epsilons, squared, of the dtype that the loss is computed in."""
+    return 4 * np.sqrt(np.finfo(np.float64 if dtype == np.float64 else np.float32).eps)
+
+
+def riesz(r, t, least):
+    return np.sign(t) * np.maximum(r, least) ** -t
 
 
 KERNELS = {  # of the distance: for positives, for negatives
-    "gaussian": (lambda r, t: np.exp(-t * r**2),) * 2,
-    "log": (lambda r, t: -np.log(t * r**2 + 1) / 2,) * 2,
-    "imq": (lambda r, c: c / np.sqrt(c**2 + r**2),) * 2,
+    "gaussian": (lambda r, t, _: np.exp(-t * r**2),) * 2,
+    "log": (lambda r, t, _: -np.log(t * r**2 + 1) / 2,) * 2,
+    "imq": (lambda r, c, _: c / np.sqrt(c**2 + r**2),) * 2,
     "riesz": (riesz, riesz),
-    "gaussian_riesz": (lambda r, _: np.exp(-2 * r**2), riesz),
-    "own": (lambda r, _: 1 / (1 + r**2),) * 2,
+    "gaussian_riesz": (lambda r, *_: np.exp(-2 * r**2), riesz),
+    "own": (lambda r, *_: 1 / (1 + r**2),) * 2,
 }
 
 
@@ -161,14 +167,16 @@ def distance(similarity):
 
 
 def kcl(u, v, ids, kernel, gamma, t=None):
+    least = floor(np.asarray(u).dtype)
     of_positives, of_negatives = KERNELS[kernel]
 
     def energy(anchor, _, __, within):
-        return mean(of_negatives(distance(within @ anchor), t))
+        return mean(of_negatives(distance(within @ anchor), t, least))
 
-    return np.array(
-        [gamma * (energy(*a) + energy(*b)) - 2 * of_positives(distance(a[0] @ a[1]), t) for a, b in sides(u, v, ids)]
-    )
+    def one(a, b):
+        return gamma * (energy(*a) + energy(*b)) - 2 * of_positives(distance(a[0] @ a[1]), t, least)
+
+    return np.array([one(a, b) for a, b in sides(u, v, ids)])
 
 
 def align_uniform(u, v, ids, weight, alpha, t):

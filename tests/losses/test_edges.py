@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from contrastive_jax import losses
+from contrastive_jax import losses, pairwise
 from tests.losses.test_values import batch, every_loss, loss, oracle
 
 M = 8
@@ -42,7 +42,7 @@ def test_finite_and_right_at_the_edges(row, m, dtype):
         return values, *pullback(jnp.ones_like(values))
 
     for name, pair, values, grad in zip(EDGES, batches, *value_and_grad(batches), strict=True):
-        want = oracle(row, *np.asarray(pair, np.float64), **options)
+        want = oracle(row, *pair, **options)
         np.testing.assert_allclose(values, want, rtol=1e-5, atol=2e-4, err_msg=name)
         assert grad.dtype == dtype
         assert np.isfinite(np.asarray(grad, np.float32)).all(), name
@@ -68,6 +68,22 @@ def test_an_anchor_without_negatives_is_finite(row):
 def test_nan_stays_visible(row):
     u, v = batch(5, 2)
     assert np.isnan(loss(row)(u.at[2].set(jnp.nan), v)[2])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_next_to_the_largest_and_smallest_floats_are_normalized(dtype, x64):
+    limits = np.finfo(dtype)
+    scales = np.array([limits.max, limits.max / 4, 1, limits.tiny * 4], dtype)
+    got = jax.jit(pairwise.normalize)(jnp.asarray(scales[:, None] * np.array([1, -0.75, 0.5], dtype)))
+    want = np.array([1, -0.75, 0.5]) / np.sqrt(1.8125)
+    np.testing.assert_allclose(got, np.tile(want, (4, 1)), rtol=4 * limits.eps)
+
+
+@pytest.mark.parametrize("m", [2, 8, 48])
+def test_nan_in_a_row_of_zeros_is_not_taken_for_a_zero_row(m):
+    """XLA's maximum on CPUs passes over a NaN where it is vectorised, here with 48 rows."""
+    x = jnp.zeros((m, 127)).at[1, 60].set(jnp.nan)
+    assert np.isnan(jax.jit(pairwise.normalize)(x)[1]).all()
 
 
 @every_loss

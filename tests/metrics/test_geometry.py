@@ -59,6 +59,10 @@ def test_collapsed_points_are_as_far_from_uniform_as_can_be():
     assert metrics.rank(x) == 0
 
 
+def test_uniformity_of_energies_below_the_smallest_float():
+    assert metrics.uniformity(np.eye(2), t=60.0) == pytest.approx(-120)
+
+
 def test_ranks_of_a_subspace():
     x = unit(200, 3) @ np.linalg.qr(np.random.default_rng(1).normal(size=(10, 10)))[0][:3]
     assert metrics.rank(x) == 3

@@ -95,6 +95,16 @@ def test_ends_of_the_interval_fall_into_the_end_bins():
     assert got.cross_view.counts.tolist() == [0, 0, 6, 0]
 
 
+def test_nan_falls_into_no_bin_and_is_not_lost():
+    u, v = batch(48)
+    u = u.at[3].set(0).at[3, 1].set(jnp.nan)
+    one = jax.jit(metrics.similarity_distribution)(u, v)
+    for got in (one, jax.jit(metrics.merge)(jax.tree.map(lambda x: jnp.stack([x, x]), one))):
+        times = int(got.positive.count) // 48
+        assert [int(x.counts.sum()) // times for x in got] == [47, 47 * 47, 48 * 47 - 47]
+        assert all(np.isnan([x.mean, x.variance, x.least, x.greatest]).all() for x in got)
+
+
 def test_merge_of_parts_is_the_whole():
     u, v = batch()
     each = jax.jit(jax.vmap(lambda u, v: metrics.similarity_distribution(u, v, num_bins=BINS)))
