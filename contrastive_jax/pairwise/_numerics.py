@@ -31,10 +31,10 @@ def normalize(x: jax.Array) -> jax.Array:
     peak = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
     # XLA's maximum on CPUs may pass over a NaN, which is no zero.
     zero = (peak == 0) & ~jnp.any(jnp.isnan(x), axis=-1, keepdims=True)
-    # XLA divides by multiplying with the reciprocal, and that of a peak near the largest float underflows: a power of
-    # two is taken out first, which rounds nothing.
-    shrink = jnp.where(peak > 1, 2.0 ** (jnp.finfo(x.dtype).minexp // 2), 1)
-    x = x * shrink / jnp.where(zero, 1, peak * shrink)
+    # XLA divides by multiplying with the reciprocal, which is flushed to zero for a peak beyond a quarter of the
+    # largest float: a quarter of both rounds nothing. The barrier keeps it from squaring first and dividing after.
+    part = jnp.where(peak > 1, 0.25, 1)
+    x = lax.optimization_barrier(x * part / jnp.where(zero, 1, peak * part))
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return jnp.where(zero, 0, x * lax.rsqrt(jnp.where(zero, 1, square)))
 

@@ -86,3 +86,12 @@ def test_normalize_at_every_scale():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(*arrays())
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1.0, 3e38])
+def test_a_constant_is_normalised_as_an_argument_is(scale):
+    """XLA computes what depends on constants alone by itself, and may change the order of their products."""
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 4)).astype(np.float32) * np.float32(scale)
+    want = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    for got in (jax.jit(lambda: pairwise.normalize(jnp.asarray(x)))(), jax.jit(pairwise.normalize)(x)):
+        np.testing.assert_allclose(got, want, atol=1e-6)
