@@ -88,7 +88,7 @@ def test_bad_input(call, message):
         call(*arrays())
 
 
-@pytest.mark.parametrize("scale", [1e-37, 1.0, 3e38])
+@pytest.mark.parametrize("scale", [1e-35, 1.0, 3e38])
 def test_a_constant_is_normalised_as_an_argument_is(scale):
     """XLA computes what depends on constants alone by itself, and may change the order of their products."""
     x = np.random.default_rng(0).uniform(-1, 1, (5, 4)).astype(np.float32) * np.float32(scale)
