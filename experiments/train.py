@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/digits.py --workdir=runs/digits
 
-Any field of the configuration can be overridden: --config.loss.kwargs.temperature=0.1
+Any field can be overridden: --config.loss.kwargs.temperature=0.1. A run's own config.json serves as a preset too.
 
 On Cloud TPU, SLURM and Kubernetes the processes of a job find each other (see launch/); elsewhere tell each of them:
 
@@ -29,6 +29,7 @@ flags.DEFINE_integer("steps", None, "Stop after so many steps, leaving all that 
 def parse(argv: list[str]) -> str | None:
     """Parse the command line; a line that says what is wrong with it, if something is."""
     from contrastive_jax.training import config
+    from experiments import saved
 
     options = {name: value for name, _, value in (a.lstrip("-").partition("=") for a in argv[1:])}
     preset = Path(options.get("config", ""))
@@ -40,7 +41,10 @@ def parse(argv: list[str]) -> str | None:
             return problem
     # The field is a number, of which 0 is the whole training set; the command line, which the overrides are read from
     # again, may say so.
-    sys.argv = argv = [a.replace("config.contrast_size=full", "config.contrast_size=0") for a in argv]
+    argv = [a.replace("config.contrast_size=full", "config.contrast_size=0") for a in argv]
+    if preset.suffix == ".json":
+        argv = [a.replace(f"config={preset}", f"config={saved.__file__}:{preset}") for a in argv]
+    sys.argv = argv
     try:
         rest = FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from contrastive_jax import files, models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import optimizer, processes
+from contrastive_jax.training import optimizer, processes, validation
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.config import UsageError
 
@@ -37,11 +37,11 @@ class Job(NamedTuple):
 def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> Job:
     """Check everything that can be checked, open the data, build the model; only then make the workdir."""
     devices = jax.device_count()
-    config_lib.check(config, num_devices=devices)
+    validation.check(config, num_devices=devices)
     if steps is not None and steps < 1:
         raise UsageError(f"--steps={steps}: at least 1 is wanted.")
     train, test = (_load(config, split) for split in ("train", "test"))
-    config_lib.check(config, num_devices=devices, num_instances=len(train))
+    validation.check(config, num_devices=devices, num_instances=len(train))
     _check_labels(config, train)
     update = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
     order = batches.BatchOrder(len(train), update, config.seed, config.partition)

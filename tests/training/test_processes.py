@@ -49,16 +49,15 @@ def start(workdir, which, *options, **environment):
         )
 
 
-def start_both(workdir):
-    port = free_port()
-    flags = [f"--coordinator=localhost:{port}", "--num_processes=2"]
-    return [start(workdir, k, *flags, f"--process_id={k}") for k in range(2)]
+def start_both(workdir, *options):
+    options = [*options, f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    return [start(workdir, k, *options, f"--process_id={k}") for k in range(2)]
 
 
-def start_both_as_slurm_does(workdir, *options):
+def start_both_as_slurm_does(workdir):
     """What JAX looks for under `srun`; it takes the port from the number of the job."""
     job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-    return [start(workdir, k, *options, **job, SLURM_PROCID=str(k), SLURM_LOCALID=str(k)) for k in range(2)]
+    return [start(workdir, k, **job, SLURM_PROCID=str(k), SLURM_LOCALID=str(k)) for k in range(2)]
 
 
 def wait_until(there, started, seconds=240):
@@ -69,13 +68,17 @@ def wait_until(there, started, seconds=240):
         time.sleep(0.05)
 
 
+def latest(workdir):
+    return max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
 def state_at(workdir, step):
     job = job_lib.prepare(config(**OVERRIDES), workdir)
     with Checkpoints(workdir / "checkpoints", keep=1000) as checkpoints:
         return checkpoints.restore(job.initial, step)
 
 
-def test_two_processes_are_one_job_die_together_and_resume(tmp_path, monkeypatch):
+def test_two_processes_are_one_job_end_together_and_resume(tmp_path, monkeypatch):
     together, alone = tmp_path / "together", tmp_path / "alone"
     started = start_both(together)
     wait_until((together / "checkpoints" / str(STEPS)).exists, started)
@@ -84,13 +87,23 @@ def test_two_processes_are_one_job_die_together_and_resume(tmp_path, monkeypatch
     said = (tmp_path / "0.log").read_text()  # by us or by JAX, whichever misses the other first
     assert "one of them has ended" in said or "another task died" in said
 
-    steps = 5 + max(int(path.name) for path in (together / "checkpoints").iterdir() if path.name.isdigit())
-    started = start_both_as_slurm_does(together, f"--steps={steps}")
+    kept = latest(together)
+    started = start_both_as_slurm_does(together)
+    wait_until(lambda: (together / "metrics.jsonl").read_bytes().count(b"\n") > kept + 2, started)
+    started[1].terminate()
+    assert [process.wait(timeout=60) for process in started] == [143, 143]
+    first, second = ((tmp_path / f"{k}.log").read_text() for k in range(2))
+    assert f"Resuming {together} after step {kept}" in first and "Resuming" not in second
+    kept = latest(together)
+    for name, said in enumerate((first, second)):
+        assert f"process {name}: SIGTERM: stopped after step {kept}" in said
+
+    started = start_both(together, f"--steps={kept + 2}")
     assert [process.wait(timeout=300) for process in started] == [0, 0]
     first, second = ((tmp_path / f"{k}.log").read_text() for k in range(2))
-    assert f"Resuming {together} after step {steps - 5}" in first and "trained encoder" in first
+    assert f"Resuming {together} after step {kept}" in first and "trained encoder" in first
     assert "Resuming" not in second and "trained encoder" not in second
-    assert [row["step"] for row in logs.read_rows(together / "metrics.jsonl")] == list(range(steps))
+    assert [row["step"] for row in logs.read_rows(together / "metrics.jsonl")] == list(range(kept + 2))
 
     monkeypatch.setattr(spmd, "devices", lambda: jax.devices()[:4])
     with Checkpoints(alone / "checkpoints", keep=1000) as checkpoints:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import struct
 
 import jax
@@ -14,6 +15,7 @@ from contrastive_jax.data import views
 from contrastive_jax.training import evaluate, logs, run
 from contrastive_jax.training import job as job_lib
 from contrastive_jax.training.checkpoints import Checkpoints
+from contrastive_jax.training.interruption import Interrupted
 from contrastive_jax.training.run import NonFiniteError, UsageError
 from tests.training.jobs import config
 
@@ -196,6 +198,26 @@ def test_another_configuration_is_refused_and_nothing_overwritten(finished):
     with pytest.raises(UsageError, match=r"vrns_weight \(there 0.0, here 3.0\)"):
         run.run(config(vrns_weight=3.0), workdir)
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum):
+    write, before = logs.StepLog.write, signal.getsignal(signum)
+
+    def write_and_be_asked(log, row, *rest, **options):
+        write(log, row, *rest, **options)
+        if row["step"] == 2:
+            os.kill(os.getpid(), signum)
+            assert signal.getsignal(signum) == signal.SIG_DFL  # a second one would end this process
+
+    monkeypatch.setattr(logs.StepLog, "write", write_and_be_asked)
+    with pytest.raises(Interrupted, match="stopped after step 4; the same command goes on") as stopped:
+        train(config(**{"checkpoint.every": 1000}), tmp_path, 40)
+    assert stopped.value.status == 128 + signum
+    assert signal.getsignal(signum) == before
+    assert len(logs.read_rows(tmp_path / "metrics.jsonl")) == 4
+    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
+        assert checkpoints.latest_step == 4
 
 
 @pytest.mark.parametrize("every", [1, 1000])
