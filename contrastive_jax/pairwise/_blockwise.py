@@ -31,20 +31,16 @@ def logsumexp(anchors, candidates, *, scale, anchor_ids, candidate_ids, axis_nam
         "block_size": block_size,
     }
 
-    def shifted(shift, symmetric):
-        y = _total(_shifted_exp, (scale,), anchors, candidates, shift=shift, symmetric=symmetric, **options)
-        empty = y == 0
-        return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, y)) + shift)
-
-    def by_the_bound():
-        symmetric = _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
-        return shifted(jnp.broadcast_to(bound, anchors.shape[:1]), symmetric)
-
-    def by_the_greatest_of_each_row():
-        return shifted(_row_maxima(*frozen, **options), False)
-
     # Where candidates travel, all devices have to take the same way.
-    return lax.cond(spmd.pmax(bound, axis_name) <= _MAX_EXPONENT, by_the_bound, by_the_greatest_of_each_row)
+    alike = spmd.pmax(bound, axis_name) <= _MAX_EXPONENT
+    shift = lax.cond(
+        alike,
+        lambda: spmd.vary_alike((jnp.broadcast_to(bound, anchors.shape[:1]), *frozen))[0],
+        lambda: _row_maxima(*frozen, **options),
+    )
+    y = _total(_shifted_exp, (scale,), anchors, candidates, shift=shift, alike=alike, **options)
+    empty = y == 0
+    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, y)) + shift)
 
 
 def total(
@@ -62,7 +58,7 @@ def total(
         anchors,
         candidates,
         shift=jnp.zeros(anchors.shape[:1], dtype),
-        symmetric=_is_symmetric(anchors, candidates, anchor_ids, candidate_ids),
+        alike=None,
         anchor_ids=anchor_ids,
         candidate_ids=candidate_ids,
         axis_name=axis_name,
@@ -96,12 +92,16 @@ def _row_maxima(anchors, candidates, scale, *, anchor_ids, candidate_ids, axis_n
     return jnp.where(jnp.isneginf(peaks), 0, peaks)
 
 
-def _total(fn, constants, anchors, candidates, *, shift, symmetric, anchor_ids, candidate_ids, axis_name, block_size):
-    """y_i = sum over the negatives j of i of fn(s_ij, shift_i, *constants): [m]. The shift is not differentiated."""
+def _total(fn, constants, anchors, candidates, *, shift, alike, anchor_ids, candidate_ids, axis_name, block_size):
+    """y_i = sum over the negatives j of i of fn(s_ij, shift_i, *constants): [m]. The shift is not differentiated.
+
+    `alike`: whether all shifts are, None if they are known to be.
+    """
+    symmetric = axis_name is None and _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
     a, c, shift = _vary_alike(a, c, _tiles.fill_blocks(shift, a.ids.shape[1]))
-    if symmetric and axis_name is None:
-        y = _symmetric.total(fn, a.x, (a.ids, a.valid, shift), tuple(constants))
+    if symmetric:
+        y = _symmetric.total(fn, a.x, (a.ids, a.valid, shift, alike), tuple(constants))
     else:
         fixed = (a.ids, a.valid, c.ids, c.valid, shift)
         y = _rectangular.total(fn, axis_name, a.x, c.x, fixed, tuple(constants))

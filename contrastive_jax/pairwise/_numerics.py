@@ -27,16 +27,43 @@ def normalize(x: jax.Array) -> jax.Array:
       Array([[0.6, 0.8],
              [0. , 0. ]], dtype=float32)
     """
-    x = x.astype(accumulation_dtype(x.dtype))
-    peak = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    return _unit_rows(x.astype(accumulation_dtype(x.dtype)))
+
+
+@jax.custom_jvp
+def _unit_rows(x):
+    return _unit_rows_and_factors(x)[0]
+
+
+@_unit_rows.defjvp
+def _unit_rows_jvp(primals, tangents):
+    """d(x / |x|) = (dx - y (y.dx)) / |x|: what a gradient has to keep is the unit rows, which are there anyway."""
+    (x,), (dx,) = primals, tangents
+    y, factors = _unit_rows_and_factors(x)
+
+    @jax.checkpoint  # else the factors are kept too, each as wide as a row
+    def tangent(y, factors, dx):
+        across = dx - y * jnp.sum(y * dx, axis=-1, keepdims=True)
+        for factor in factors:  # one after the other: their product may be more than a float holds
+            across = across * factor
+        return across
+
+    return y, tangent(y, factors, dx)
+
+
+def _unit_rows_and_factors(x):
+    """x / |x| [m, d], and two factors [m, 1] of 1 / |x|; all 0 for a row of zeros."""
+    peak = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
     # XLA's maximum on CPUs may pass over a NaN, which is no zero.
     zero = (peak == 0) & ~jnp.any(jnp.isnan(x), axis=-1, keepdims=True)
     # XLA divides by multiplying with the reciprocal, which is flushed to zero for a peak beyond a quarter of the
     # largest float: a quarter of both rounds nothing. The barrier keeps it from squaring first and dividing after.
     part = jnp.where(peak > 1, 0.25, 1)
-    x = lax.optimization_barrier(x * part / jnp.where(zero, 1, peak * part))
-    square = jnp.sum(x * x, axis=-1, keepdims=True)
-    return jnp.where(zero, 0, x * lax.rsqrt(jnp.where(zero, 1, square)))
+    inverse = jnp.where(zero, 0, 1 / jnp.where(zero, 1, peak * part))
+    scaled = lax.optimization_barrier(x * part * inverse)
+    square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+    root = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
+    return scaled * root, (root, part * inverse)
 
 
 def similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:

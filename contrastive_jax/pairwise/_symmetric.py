@@ -1,4 +1,4 @@
-"""Sums over all tiles where the anchors are the candidates and one shift serves all rows.
+"""Sums over all tiles where the anchors are the candidates.
 
 Only the tiles on and above the diagonal are computed: each serves its rows and, turned over, its columns.
 """
@@ -16,50 +16,73 @@ from contrastive_jax.pairwise._tiles import Rows
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def total(fn, x, fixed, constants):
-    """Sums [blocks, size] for rows x in blocks; `fixed` are their ids, their validity, and shifts, all alike."""
+    """Sums [blocks, size] for rows x in blocks; `fixed`: their ids and validity, shifts, whether all shifts are alike,
+    None if they are known to be."""
     return _forward(fn, x, fixed, constants)[0]
 
 
 def _forward(fn, x, fixed, constants):
-    ids, valid, shift = fixed
-    rows = Rows(x, ids, valid)
-
-    def body(y, pair):
-        i, j = pair
-        a, c = _block(rows, i), _block(rows, j)
-        of_tile = lax.optimization_barrier(
-            _tiles.values(fn, a, c, shift[0], constants)(_tiles.similarities(a, c), constants)
-        )
-        y = y.at[i].add(jnp.sum(of_tile, axis=1))
-        return y.at[j].add(jnp.where(i == j, 0, jnp.sum(of_tile, axis=0))), None
-
-    y, _ = lax.scan(body, jnp.zeros_like(shift), _upper_triangle(len(x)))
+    # The choice is inside the custom rule, so that what either way has to keep is the rows themselves.
+    y = _choose(fixed, lambda *arrays, alike: _sum(fn, *arrays, alike=alike), x, fixed, constants)
     return y, (x, fixed, constants)
 
 
 def _backward(fn, residuals, g):
     x, fixed, constants = residuals
-    ids, valid, shift = fixed
+    dx, dk = _choose(fixed, lambda *arrays, alike: _pull(fn, *arrays, alike=alike), x, fixed, constants, g)
+    return dx, _tiles.no_gradient(fixed), dk
+
+
+total.defvjp(_forward, _backward)
+
+
+def _choose(fixed, fn, *arrays):
+    *_, alike = fixed
+    if alike is None:
+        return fn(*arrays, alike=True)
+    return lax.cond(alike, partial(fn, alike=True), partial(fn, alike=False), *arrays)
+
+
+def _sum(fn, x, fixed, constants, *, alike):
+    ids, valid, shift, _ = fixed
+    rows = Rows(x, ids, valid)
+
+    def body(y, pair):
+        i, j = pair
+        a, c = _block(rows, i), _block(rows, j)
+        s = _tiles.similarities(a, c)
+        of_rows = lax.optimization_barrier(_tiles.values(fn, a, c, shift[i], constants)(s, constants))
+        of_columns = of_rows.T if alike else _tiles.values(fn, c, a, shift[j], constants)(s.T, constants)
+        y = y.at[i].add(jnp.sum(of_rows, axis=1))
+        return y.at[j].add(jnp.where(i == j, 0, jnp.sum(of_columns, axis=1))), None
+
+    return lax.scan(body, jnp.zeros_like(shift), _upper_triangle(len(shift)))[0]
+
+
+def _pull(fn, x, fixed, constants, g, *, alike):
+    ids, valid, shift, _ = fixed
     rows = Rows(x, ids, valid)
 
     def body(carry, pair):
         dx, dk = carry
         i, j = pair
         a, c = _block(rows, i), _block(rows, j)
-        # Each entry stands for (i, j) and (j, i); a tile on the diagonal holds both of them itself.
-        both = g[i][:, None] + g[j][None, :]
-        ds, more = _tiles.pull(fn, a, c, shift[0], constants, _tiles.similarities(a, c), both)
+        s = _tiles.similarities(a, c)
+        # An entry stands for (i, j) and for (j, i); a tile on the diagonal holds both of them itself.
+        if alike:
+            ds, more = _tiles.pull(fn, a, c, shift[i], constants, s, g[i][:, None] + g[j][None, :])
+        else:
+            ds, more = _tiles.pull(fn, a, c, shift[i], constants, s, g[i][:, None])
+            turned, also = _tiles.pull(fn, c, a, shift[j], constants, s.T, g[j][:, None])
+            ds, more = ds + turned.T, _tiles.add(more, also)
         half = jnp.where(i == j, 0.5, 1.0).astype(ds.dtype)
         dx = dx.at[i].add(_tiles.times(ds, c.x))
         dx = dx.at[j].add(jnp.where(i == j, 0, _tiles.times(ds.T, a.x)))
         return (dx, _tiles.add(dk, tuple(half * k for k in more))), None
 
     start = (_tiles.zeros(x, g), tuple(jnp.zeros_like(k) for k in constants))
-    (dx, dk), _ = lax.scan(body, start, _upper_triangle(len(x)))
-    return dx.astype(x.dtype), _tiles.no_gradient(fixed), dk
-
-
-total.defvjp(_forward, _backward)
+    (dx, dk), _ = lax.scan(body, start, _upper_triangle(len(g)))
+    return dx.astype(x.dtype), dk
 
 
 def _block(rows, i):

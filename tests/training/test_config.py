@@ -1,6 +1,5 @@
 """Configurations: the presets, and what is refused before anything is made."""
 
-import json
 import re
 from pathlib import Path
 
