@@ -16,19 +16,10 @@ class Pairs(NamedTuple):
     v: jax.Array  # [m, d], unit norm
     ids: jax.Array  # [m] int32, unique over all devices unless the caller gave others
     positive: jax.Array  # [m], similarity of u_i and v_i
-    both: jax.Array | None = None  # [2m, d], u and v one after the other, where that was asked for
 
 
-def prepare(
-    name: str,
-    u: jax.Array,
-    v: jax.Array,
-    ids: jax.Array | None,
-    axis_name: spmd.AxisName,
-    *,
-    together: bool = False,
-) -> Pairs:
-    """Check the shapes of a batch of pairs and normalise it; with `together`, as one array."""
+def prepare(name: str, u: jax.Array, v: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName) -> Pairs:
+    """Check the shapes of a batch of pairs and normalise it."""
     u, v = jnp.asarray(u), jnp.asarray(v)
     if u.ndim != 2 or u.shape != v.shape:
         raise ValueError(f"losses.{name}: u and v of one shape [m, d] are wanted; got {u.shape} and {v.shape}.")
@@ -36,19 +27,8 @@ def prepare(
         raise ValueError(f"losses.{name}: u and v of a float dtype are wanted; got {u.dtype} and {v.dtype}.")
     ids = number_instances(name, u.shape[0], ids, axis_name)
     dtype = pairwise.accumulation_dtype(u.dtype, v.dtype)
-    u, v = u.astype(dtype), v.astype(dtype)
-    if not together:
-        u, v = pairwise.normalize(u), pairwise.normalize(v)
-        return Pairs(u, v, ids, _products(u, v))
-    # One array, of which the views are parts: the unit rows, which a gradient keeps, are kept once.
-    both = pairwise.normalize(jnp.concatenate([u, v]))
-    u, v = jnp.split(both, 2)
-    return Pairs(u, v, ids, _products(u, v), both)
-
-
-@jax.checkpoint  # else a gradient holds that of the products as wide as a row
-def _products(u, v):
-    return jnp.sum(u * v, axis=-1)
+    u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
+    return Pairs(u, v, ids, jnp.sum(u * v, axis=-1))
 
 
 def number_instances(name: str, m: int, ids: jax.Array | None, axis_name: spmd.AxisName) -> jax.Array:
@@ -96,11 +76,12 @@ def negatives_per_anchor(pairs: Pairs, ids: jax.Array | None, axis_name: spmd.Ax
 
 
 def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None) -> list[jax.Array]:
-    """Log-sum-exp over cross-view and within-view negatives of pairs prepared together: two of [m], for u and for v."""
+    """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
+    both = jnp.concatenate([pairs.u, pairs.v])
     ids = jnp.concatenate([pairs.ids, pairs.ids])
     reduced = pairwise.logsumexp(
-        pairs.both,
-        pairs.both,
+        both,
+        both,
         scale=scale,
         anchor_ids=ids,
         candidate_ids=ids,

@@ -41,14 +41,14 @@ def _unit_rows_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     y, factors = _unit_rows_and_factors(x)
 
-    @jax.checkpoint  # else the factors are kept too, each as wide as a row
-    def tangent(y, factors, dx):
-        across = dx - y * jnp.sum(y * dx, axis=-1, keepdims=True)
+    @jax.checkpoint  # else a gradient keeps the factors as wide as the rows that they multiply
+    def across(y, factors, dx):
+        part = dx - y * jnp.sum(y * dx, axis=-1, keepdims=True)
         for factor in factors:  # one after the other: their product may be more than a float holds
-            across = across * factor
-        return across
+            part = part * factor
+        return part
 
-    return y, tangent(y, factors, dx)
+    return y, across(y, factors, dx)
 
 
 def _unit_rows_and_factors(x):
