@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from contrastive_jax import pairwise
+from contrastive_jax import losses, pairwise
 from contrastive_jax.pairwise import _blockwise
 from tests.losses.table import ROWS
 from tests.mappings import AXIS, MAPPINGS
@@ -51,3 +51,16 @@ def test_every_implementation_gives_the_same_values_and_gradients(name, implemen
     np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
     for x, y in zip(got[1], want[1], strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "megabytes"), [(losses.simclr, 125), (losses.dhel, 95)])
+def test_memory_is_linear(loss, megabytes):
+    """The temporaries of value and gradient; one array [m, d] is 17 MB here, and a matrix of similarities 4.3 GB."""
+
+    def temporaries(m):
+        shape = jax.ShapeDtypeStruct((m, 128), jnp.float32)
+        value_and_grad = jax.value_and_grad(lambda u, v: loss(u, v).mean(), argnums=(0, 1))
+        return jax.jit(value_and_grad).lower(shape, shape).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(32_768) < megabytes * 1e6
+    assert temporaries(65_536) < 2.05 * temporaries(32_768)

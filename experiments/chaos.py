@@ -1,0 +1,171 @@
+"""Kill a run at random moments with `kill -9`, start it again with the same command, and see that nothing of it shows.
+
+    python -m experiments.chaos [--kills=30] [--seed=0] [--workdir=runs/chaos] [-- --config.epochs=10 ...]
+
+A run that was never killed comes first. Then the same run is started, killed at a moment drawn from the seed (while it
+starts, takes a step, writes its log or a checkpoint, or evaluates), and started again, until it has come to its end,
+where the next round begins with a new workdir. At the end of each round its final parameters and optimiser state,
+`metrics.jsonl` and `similarity.npz` are compared with those of the first, bit for bit.
+"""
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import job as job_lib
+from contrastive_jax.training.checkpoints import Checkpoints
+
+OPTIONS = ("--config=configs/smoke.py", "--config.epochs=10", "--config.checkpoint.every=20")
+_POLL_SECONDS = 0.0005
+
+
+class Moment(NamedTuple):
+    """When a run is killed: so many seconds, drawn from [0, longest], after something has come about."""
+
+    has_come: Callable[[Path, "Seen"], bool]
+    longest: float
+
+
+class Seen(NamedTuple):
+    """What a workdir held when the run was started again."""
+
+    log_size: int
+    began: float
+
+
+MOMENTS = {
+    "starting": Moment(lambda workdir, seen: True, 8.0),
+    "in a step": Moment(lambda workdir, seen: _size(workdir / "metrics.jsonl") > seen.log_size, 2.0),
+    "writing a checkpoint": Moment(lambda workdir, seen: any((workdir / "checkpoints").glob("*tmp*")), 0.02),
+    "writing the log": Moment(lambda workdir, seen: _size(workdir / "metrics.jsonl") > seen.log_size, 0.001),
+    "evaluating": Moment(lambda workdir, seen: "Evaluating" in (workdir / "screen.log").read_text(), 3.0),
+}
+
+
+class Kill(NamedTuple):
+    """One kill: when it was, and what was there afterwards."""
+
+    round: int
+    moment: str
+    seconds: float
+    logged: int
+    kept: int | None
+
+    def row(self) -> str:
+        """A line of the table."""
+        kept = "none" if self.kept is None else self.kept
+        return f"| {self.round} | {self.moment} | {self.seconds:.1f} | {self.logged} | {kept} |"
+
+
+def chaos(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterator[Kill]:
+    """Kill runs so often, and yield each kill.
+
+    Raises:
+      AssertionError: if a run that was killed ends otherwise than the one that was not.
+    """
+    rng = random.Random(seed)
+    whole = workdir / "never-killed"
+    _finish(_start(whole, options), whole)
+    done, round_ = 0, 1
+    while done < kills:
+        victim = workdir / f"round-{round_}"
+        if (killed := _kill(victim, options, rng)) is not None:
+            done += 1
+            yield killed._replace(round=round_)
+            if done < kills:
+                continue
+            _finish(_start(victim, options), victim)
+        _assert_same(whole, victim)
+        round_ += 1
+
+
+def _start(workdir, options):
+    workdir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "experiments.train", *options, f"--workdir={workdir}"]
+    with open(workdir / "screen.log", "w") as screen:
+        return subprocess.Popen(command, stdout=screen, stderr=subprocess.STDOUT)
+
+
+def _finish(process, workdir):
+    assert process.wait() == 0, (workdir / "screen.log").read_text()
+
+
+def _kill(workdir, options, rng):
+    """Start the run and kill it; None where it ended first."""
+    name = rng.choice(list(MOMENTS))
+    moment, delay = MOMENTS[name], rng.uniform(0, MOMENTS[name].longest)
+    seen = Seen(_size(workdir / "metrics.jsonl"), time.monotonic())
+    process = _start(workdir, options)
+    while not moment.has_come(workdir, seen):
+        if process.poll() is not None:
+            _finish(process, workdir)
+            return None
+        time.sleep(_POLL_SECONDS)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    return Kill(0, name, time.monotonic() - seen.began, _lines(workdir / "metrics.jsonl"), _latest(workdir))
+
+
+def _latest(workdir):
+    steps = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+    return max(steps, default=None)
+
+
+def _size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def _lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _assert_same(first, second):
+    states = [_final_state(workdir) for workdir in (first, second)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    logs = [(workdir / "metrics.jsonl").read_bytes() for workdir in (first, second)]
+    assert logs[0] == logs[1], f"metrics.jsonl of {second} is not that of {first}"
+    histograms = [np.load(workdir / "similarity.npz") for workdir in (first, second)]
+    assert histograms[0].files == histograms[1].files
+    for name in histograms[0].files:
+        np.testing.assert_array_equal(histograms[0][name], histograms[1][name])
+
+
+def _final_state(workdir):
+    config = config_lib.from_json((workdir / "config.json").read_text())
+    with Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
+        return checkpoints.restore(job_lib.prepare(config, workdir).initial)
+
+
+def main(argv: list[str]) -> int:
+    """Print the table, a line once each kill is over."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/chaos"))
+    parser.add_argument("options", nargs="*", help="of experiments.train, after --, in place of the smoke preset's")
+    given = parser.parse_args(argv)
+    shutil.rmtree(given.workdir, ignore_errors=True)
+    print("| round | killed while | seconds after its start | steps logged | last checkpoint |")
+    print("|---:|---|---:|---:|---:|", flush=True)
+    for kill in chaos(given.workdir, given.options or list(OPTIONS), kills=given.kills, seed=given.seed):
+        print(kill.row(), flush=True)
+    print(
+        f"\n{given.kills} kills: parameters, optimiser state, metrics.jsonl and similarity.npz are those of a run that"
+    )
+    print("was never killed, bit for bit.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
