@@ -10,7 +10,6 @@ where the next round begins with a new workdir. At the end of each round its fin
 
 import argparse
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -155,7 +154,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", type=Path, default=Path("runs/chaos"))
     parser.add_argument("options", nargs="*", help="of experiments.train, after --, in place of the smoke preset's")
     given = parser.parse_args(argv)
-    shutil.rmtree(given.workdir, ignore_errors=True)
+    if given.workdir.exists():
+        print(f"error: --workdir={given.workdir} is there already; a new folder is wanted.", file=sys.stderr)
+        return 2
     print("| round | killed while | seconds after its start | steps logged | last checkpoint |")
     print("|---:|---|---:|---:|---:|", flush=True)
     for kill in chaos(given.workdir, given.options or list(OPTIONS), kills=given.kills, seed=given.seed):

@@ -53,6 +53,11 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest goes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/training/test_processes.py", *SHARED_RUNS)))
+
+
 @pytest.fixture
 def x64():
     """Run one test in float64."""

@@ -10,14 +10,13 @@ import pytest
 
 from contrastive_jax.training import processes
 from experiments import train
+from tests.command_line import forget_flags
 
 PRESET = "--config=configs/smoke.py"
 
 
 def call(capsys, monkeypatch, *arguments):
-    train.FLAGS.unparse_flags()
-    for name in ("config", "workdir", "steps"):
-        train.FLAGS[name].unparse()
+    forget_flags()
     monkeypatch.setattr(processes, "start", lambda *_: None)  # too late here: JAX is in use
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])  # where config_flags looks for overrides
     status = train.main(sys.argv)

@@ -112,7 +112,7 @@ def test_labels_and_many_views(devices, size):
 
 @pytest.mark.parametrize(("mapping", "devices", "size"), [case for case in CASES if case[0] in ("shard_map", "pmap")])
 def test_distribution_counts_each_set_once(mapping, devices, size):
-    (u, v), ids, _ = batch()
+    (u, v), ids, *_ = batch()
 
     def local(u, v, ids):
         return regime.distribution(u, v, ids, contrast_size=size, num_bins=10, axis_name=AXIS)
