@@ -7,4 +7,7 @@ from contrastive_jax.training import config
 
 def get_config(path):
     """That of a `config.json`, with every field it lacks at its default."""
-    return config.from_json(Path(path).read_text())
+    try:
+        return config.from_json(Path(path).read_text())
+    except config.UsageError as error:
+        raise config.UsageError(f"--config={path}: {error}") from None

@@ -43,6 +43,10 @@ def parse(argv: list[str]) -> str | None:
     # again, may say so.
     argv = [a.replace("config.contrast_size=full", "config.contrast_size=0") for a in argv]
     if preset.suffix == ".json":
+        try:
+            saved.get_config(preset)
+        except config.UsageError as error:  # which the flag would bury in a traceback
+            return str(error)
         argv = [a.replace(f"config={preset}", f"config={saved.__file__}:{preset}") for a in argv]
     sys.argv = argv
     try:

@@ -11,6 +11,7 @@ import pytest
 from contrastive_jax.training import processes
 from experiments import train
 from tests.command_line import forget_flags
+from tests.training.jobs import config
 
 PRESET = "--config=configs/smoke.py"
 
@@ -47,6 +48,24 @@ def test_mistakes(arguments, message, tmp_path, capsys, monkeypatch):
     assert status == 2
     assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_runs_own_configuration_is_a_preset(tmp_path, monkeypatch):
+    given = config(**{"loss.name": "dcl", "views.crop_scale": (0.3, 0.9)})
+    (tmp_path / "config.json").write_text(given.to_json())
+    forget_flags()
+    arguments = [f"--config={tmp_path}/config.json", f"--workdir={tmp_path}/again", "--config.seed=5"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    assert train.parse(sys.argv) is None
+    given.seed = 5
+    assert train.FLAGS.config == given
+
+
+def test_a_file_that_is_no_configuration_is_named(tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.json").write_text('{"sead": 1}')
+    status, error = call(capsys, monkeypatch, f"--config={tmp_path}/config.json", f"--workdir={tmp_path}/run")
+    assert status == 2
+    assert error == f"error: --config={tmp_path}/config.json: config.sead: there is no such field; near it: seed."
 
 
 def test_a_broken_image_is_named(tmp_path, capsys, monkeypatch):
