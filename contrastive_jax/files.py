@@ -18,6 +18,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # or, after a loss of power, the name may be there before the content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

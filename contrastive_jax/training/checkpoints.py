@@ -1,13 +1,26 @@
-"""Checkpoints: Orbax, asynchronous, the last few kept."""
+"""Checkpoints: Orbax, asynchronous, the last few kept, each with a digest of what it holds."""
 
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from contrastive_jax.training import processes, storage
+from contrastive_jax.training.config import UsageError
 from contrastive_jax.training.step import TrainState
+
+_DIGEST = "sha256"
+
+
+class DamagedError(UsageError):
+    """What a checkpoint holds is not what was saved; the message says how that showed."""
 
 
 class Checkpoints:
@@ -18,15 +31,22 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._directory = directory.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
+        self._hook, sys.excepthook = sys.excepthook, self._leave_to_orbax
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError):
-            self._manager.close()
+        try:
+            if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError):
+                self._manager.close()
+        finally:
+            sys.excepthook = self._hook
 
     @property
     def latest_step(self) -> int | None:
@@ -34,10 +54,118 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Start writing a state; the caller may go on, and donate it, at once."""
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)))
+        """Start writing a state; the caller may go on, and donate it, at once.
+
+        Raises:
+          OSError, ValueError: if the one before could not be written.
+        """
+        state = jax.tree.map(np.asarray, state)
+        self._manager.save(int(state.step), args=ocp.args.StandardSave(state), custom_metadata={_DIGEST: digest(state)})
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
-        """The checkpoint of a step, by default the last, as NumPy arrays in the structure of `like`."""
+        """The checkpoint of a step, by default the last, as NumPy arrays in the structure of `like`.
+
+        Raises:
+          DamagedError: if it cannot be read as what it should be, or is not what was saved.
+          OSError, ValueError: if the machine refuses to read it (see `storage.refusal`).
+        """
+        step = self.latest_step if step is None else step
         target = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
-        return self._manager.restore(self.latest_step if step is None else step, args=ocp.args.StandardRestore(target))
+        try:
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            saved = (self._manager.metadata(step).custom_metadata or {}).get(_DIGEST)
+        except Exception as error:  # whatever damaged files make of Orbax, which is open
+            if storage.refusal(error) is not None:
+                raise
+            line = (str(error).strip() or "nothing more is known").splitlines()[0]
+            raise DamagedError(f"{type(error).__name__}: {line[:200]}") from error
+        if saved is None:
+            raise DamagedError(f"its {_DIGEST} is not there")
+        if saved != digest(state) or int(state.step) != step:
+            raise DamagedError(f"its arrays are not those that were saved: their {_DIGEST} differs")
+        return state
+
+    def resume(self, like: TrainState, *, most: int) -> TrainState | None:
+        """The newest checkpoint that is whole, of at most so many steps; None where there is none of any kind.
+
+        Those that are newer are set aside, in the folder `damaged` beside that of the checkpoints, and it is said why.
+
+        Args:
+          like: a state of the same structure.
+          most: steps that the log holds; a run that went on from a later one would leave a gap in it.
+
+        Raises:
+          DamagedError: if there are checkpoints, but none to go on from; all are left where they are.
+        """
+        faults: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            state, fault = self._try(like, step, most)
+            if state is not None:
+                self._set_aside(faults)
+                return state
+            faults[step] = fault
+        if faults:
+            lines = [f"{self._directory / str(step)}: {fault}." for step, fault in faults.items()]
+            advice = "None is left to go on from: put a copy of one back, or move that folder away to begin again."
+            raise DamagedError("\n".join([*lines, advice]))
+        return None
+
+    def _try(self, like, step, most) -> tuple[TrainState | None, str]:
+        """The state, or what is wrong with it in any process."""
+        state, fault = None, "another process cannot read it"
+        try:
+            if step > most:
+                raise DamagedError(f"the log beside it is whole up to step {most} only")
+            state = self.restore(like, step)
+        except DamagedError as error:
+            fault = str(error)
+        whole = not processes.several() or multihost_utils.process_allgather(np.array(state is not None)).all()
+        return (state if whole else None), fault
+
+    def _set_aside(self, faults: dict[int, str]) -> None:
+        if not faults:
+            return
+        if processes.is_first():
+            for step, fault in faults.items():
+                place = _free(self._directory.parent / "damaged", str(step))
+                place.parent.mkdir(exist_ok=True)
+                os.rename(self._directory / str(step), place)
+                print(f"The checkpoint of step {step} is set aside in {place}: {fault}.", file=sys.stderr)
+        processes.wait_for_all("set aside")
+        self._manager.reload()
+
+    def _leave_to_orbax(self, kind, value, trace):
+        # Of every array that could not be written or read TensorStore tells an event loop that is gone by then, and the
+        # screen of that. Orbax raises the first of these errors itself.
+        if not (kind is RuntimeError and str(value) == "Event loop is closed"):
+            self._hook(kind, value, trace)
+
+
+def digest(state: Any) -> str:
+    """The SHA-256 of all arrays of a state, with their places, dtypes and shapes.
+
+    Example:
+      >>> digest({"a": np.zeros(2)}) == digest({"a": np.zeros(2)})
+      True
+      >>> digest({"a": np.zeros(2)}) == digest({"b": np.zeros(2)})
+      False
+    """
+    found = hashlib.sha256()
+    for path, x in jax.tree_util.tree_flatten_with_path(state)[0]:
+        x = np.asarray(x)
+        found.update(f"{jax.tree_util.keystr(path)} {x.dtype} {x.shape};".encode())
+        found.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A path in a folder that is not there yet."""
+    return next(path for path in _numbered(folder / name) if not path.exists())
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    k = 2
+    while True:
+        yield path.with_name(f"{path.name}-{k}")
+        k += 1

@@ -53,6 +53,8 @@ FIELDS: dict[str, Field] = {
     "num_views": _at_least(2, 2),
     "partition": _one_of("reshuffled", batches.PARTITIONS),
     "parallelism": _one_of("shard_map", spmd.PARALLELISMS),
+    "on_nonfinite": _one_of("stop", ("stop", "skip")),
+    "nonfinite_limit": _at_least(10, 1),
     "data.source": Field("digits", str, "digits, tfds:NAME, folder:PATH or npz:PATH", bool),
     "data.directory": Field(None, str, "the folder of TensorFlow Datasets", bool, optional=True),
     "data.image_size": _at_least(32, 4),

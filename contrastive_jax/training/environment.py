@@ -1,23 +1,50 @@
-"""Where a run ran: versions and hardware, for its summary."""
+"""Where a run ran: versions, hardware, flags and the state of the source, for its summary."""
 
 import importlib.metadata
 import os
 import platform
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from contrastive_jax import spmd
+
 _PACKAGES = ("contrastive_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_FLAGS = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES", "TF_CPP_", "OMP_NUM_THREADS")
 
 
 def describe() -> dict[str, Any]:
-    """Versions of what computes, and what it computes on."""
+    """Versions of what computes, what it computes on, the flags it is given, and the commit of its source."""
     return {
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
+        "devices": len(spmd.devices()),
         "processes": jax.process_count(),
         "cpus": os.cpu_count(),
+        "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_FLAGS)},
+        "git": source(Path(__file__).parents[2]),
     }
+
+
+def source(folder: Path) -> dict[str, Any] | None:
+    """The commit of a checkout, and whether anything in it is changed or new; None where there is no checkout.
+
+    Args:
+      folder: its top. A package installed inside the checkout of something else is none.
+    """
+    if not (folder / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", folder, *command], capture_output=True, text=True, check=True, timeout=60
+            ).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no commit yet, or not this user's checkout
+        return None
+    return {"commit": commit.strip(), "dirty": bool(changes.strip())}

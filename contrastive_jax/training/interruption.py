@@ -65,5 +65,26 @@ def watching() -> Iterator[Watch]:
                 signal.signal(signum, handler)
 
 
+@contextlib.contextmanager
+def ending(step: int) -> Iterator[None]:
+    """Once all steps are taken and saved, SIGTERM and SIGINT end the run at the next line of Python.
+
+    Raises:
+      Interrupted: then.
+    """
+
+    def end(signum: int, _: FrameType | None) -> None:
+        raise Interrupted(signum, step)
+
+    # Where there are several processes, SIGTERM is JAX's.
+    heard = (signal.SIGINT,) if processes.several() else (signal.SIGINT, signal.SIGTERM)
+    before = {signum: signal.signal(signum, end) for signum in heard} if _is_main_thread() else {}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 def _is_main_thread():
     return threading.current_thread() is threading.main_thread()

@@ -16,6 +16,9 @@ from contrastive_jax.training import optimizer, processes, validation
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.config import UsageError
 
+# What may change between two starts of a run, because no number that it leaves depends on it but through `skip`.
+CHANGEABLE = ("checkpoint.every", "checkpoint.keep", "log.tensorboard_every", "nonfinite_limit", "on_nonfinite")
+
 
 class Job(NamedTuple):
     """Everything a run needs, checked, with nothing written yet."""
@@ -36,7 +39,7 @@ class Job(NamedTuple):
 
 def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> Job:
     """Check everything that can be checked, open the data, build the model; only then make the workdir."""
-    devices = jax.device_count()
+    devices = len(spmd.devices())
     validation.check(config, num_devices=devices)
     if steps is not None and steps < 1:
         raise UsageError(f"--steps={steps}: at least 1 is wanted.")
@@ -119,9 +122,10 @@ def build(
         view_config=config_lib.view_config(config),
         num_views=config.num_views,
         pass_size=config.batch_size,
-        contrast_size=config_lib.contrast_size(config, num_instances=len(train), num_devices=jax.device_count()),
+        contrast_size=config_lib.contrast_size(config, num_instances=len(train), num_devices=len(spmd.devices())),
         steps_per_epoch=order.steps_per_epoch,
         seed=config.seed,
+        skip_nonfinite=config.on_nonfinite == "skip",
         num_bins=config.log.num_bins if config.log.distribution else 0,
         queue_shape=(config.estimator.queue_size, config.model.head_out),
         encoder_momentum=config.estimator.encoder_momentum,
@@ -131,12 +135,14 @@ def build(
 
 def _claim(workdir: Path, config: ConfigDict) -> None:
     """Make the workdir this run's own, or find that it already is."""
-    path = workdir / "config.json"
-    if path.exists():
-        return _compare(path, config)
+    path, text = workdir / "config.json", config.to_json(indent=2) + "\n"
     try:
+        if path.exists():
+            _compare(path, config)
+            if path.read_text() == text:
+                return
         with files.replacing(path) as temporary:
-            temporary.write_text(config.to_json(indent=2) + "\n")
+            temporary.write_text(text)
     except OSError as error:
         raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
 
@@ -160,7 +166,7 @@ def _compare(path: Path, config: ConfigDict) -> None:
     differ = [
         f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
         for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name)
+        if theirs.get(name) != ours.get(name) and name not in CHANGEABLE
     ]
     if differ:
         raise UsageError(

@@ -1,16 +1,19 @@
 """What a run writes at every step, and how it picks its files up again after an interruption."""
 
+import contextlib
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from contrastive_jax import files, metrics, theory
+from contrastive_jax.training.events import EventLog
 
+ROWS, COUNTS, NONFINITE = "metrics.jsonl", "similarity.counts", "nonfinite.jsonl"
 KINDS = metrics.SimilarityDistribution._fields
 MOMENTS = ("count", "mean", "variance", "least", "greatest")
 
@@ -67,32 +70,27 @@ def optimum_values(*, num_instances: int, contrast_size: int) -> dict[str, float
 
 
 class StepLog:
-    """metrics.jsonl, the histograms' counts, and TensorBoard events, each step in each once and in order.
+    """metrics.jsonl, the histograms' counts, TensorBoard events, and what was not finite: each step once and in order.
 
     Use as a context manager. The counts are appended to `similarity.counts` (uint32, [3, num_bins] a step) while the
-    run goes on; `read_counts` reads them back.
+    run goes on; `read_counts` reads them back. What an earlier start of the run has logged from `start` on is dropped.
     """
 
     def __init__(self, workdir: Path, *, start: int, num_bins: int, tensorboard_every: int):
-        self._num_bins = num_bins
         self._tensorboard_every = tensorboard_every
-        counts_path = workdir / "similarity.counts"
-        _keep_steps_before(workdir / "metrics.jsonl", start)
-        _keep_bytes(counts_path, start * self._bytes_a_step)
-        self._rows = open(workdir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self._counts = open(counts_path, "ab")  # noqa: SIM115
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start, flush_secs=30)
+        self._workdir = workdir
+        keep_steps_before(workdir, start, num_bins=num_bins)
+        self._rows = open(workdir / ROWS, "a", encoding="utf-8")  # noqa: SIM115
+        self._counts = open(workdir / COUNTS, "ab")  # noqa: SIM115
+        self._events = EventLog(workdir / "tensorboard", start=start)
 
     def __enter__(self) -> "StepLog":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for file in (self._rows, self._counts, self._events):
-            file.close()
-
-    @property
-    def _bytes_a_step(self) -> int:
-        return len(KINDS) * self._num_bins * np.dtype(np.uint32).itemsize
+        with contextlib.ExitStack() as stack:  # the others too, where one cannot be
+            for file in (self._rows, self._counts, self._events):
+                stack.callback(file.close)
 
     def write(
         self,
@@ -102,37 +100,30 @@ class StepLog:
         images_per_second: float,
     ) -> None:
         """Log one step. The speed goes to TensorBoard alone: all else is the same however often a run is resumed."""
-        self._rows.write(json.dumps(row) + "\n")
+        self._rows.write(to_json(row) + "\n")
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint32).tobytes())
         if row["step"] % self._tensorboard_every == 0:
-            self._write_events({**row, "images_per_second": images_per_second}, distribution)
+            scalars = {
+                name: x for name, x in row.items() if name not in ("step", "epoch") and not name.endswith("_count")
+            }
+            self._events.write(row["step"], {**scalars, "images_per_second": images_per_second}, distribution)
 
-    def _write_events(self, row, distribution):
-        for name, value in row.items():
-            if name not in ("step", "epoch") and not name.endswith("_count"):
-                self._events.add_scalar(name, value, row["step"])
-        if distribution is None:
-            return
-        edges = metrics.similarity_edges(self._num_bins)
-        for kind, pairs in distribution._asdict().items():
-            count, mean = float(pairs.count), float(pairs.mean)
-            self._events.add_histogram_raw(
-                f"similarity/{kind}",
-                min=float(pairs.least),
-                max=float(pairs.greatest),
-                num=count,
-                sum=count * mean,
-                sum_squares=count * (float(pairs.variance) + mean**2),
-                bucket_limits=edges[1:].tolist(),
-                bucket_counts=pairs.counts.tolist(),
-                global_step=row["step"],
-            )
+    def write_nonfinite(self, row: Mapping[str, Any], ids: np.ndarray) -> Path:
+        """Keep what is needed to look into a step whose loss or gradient is not finite; the file."""
+        path = self._workdir / NONFINITE
+        with open(path, "a", encoding="utf-8") as file:
+            # JSON has no NaN, and here it matters which of them it is.
+            parts = {name: x if _is_finite(x) else str(x) for name, x in row.items()}
+            file.write(json.dumps({**parts, "ids": ids.tolist()}) + "\n")
+        return path
 
     def flush(self) -> None:
-        """Hand what was written to the operating system, so that a checkpoint never knows more than the log."""
-        for file in (self._rows, self._counts, self._events):
+        """Have what was written on the disk, so that a checkpoint never knows more than the log."""
+        for file in (self._rows, self._counts):
             file.flush()
+            os.fsync(file.fileno())
+        self._events.flush()
 
 
 def read_counts(path: Path, num_bins: int) -> np.ndarray:
@@ -163,21 +154,75 @@ def save_similarity(
         np.savez_compressed(temporary, edges=edges, **arrays)
 
 
+def to_json(row: Mapping[str, Any]) -> str:
+    """A line of JSON; a number that is not finite, for which JSON has no word, becomes null.
+
+    Example:
+      >>> to_json({"step": 3, "loss": math.nan})
+      '{"step": 3, "loss": null}'
+    """
+    return json.dumps({name: x if _is_finite(x) else None for name, x in row.items()})
+
+
+def _is_finite(x: Any) -> bool:
+    return not isinstance(x, float) or math.isfinite(x)
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`."""
+    """The rows of a `metrics.jsonl`, with NaN where null is."""
     with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+        return [{name: math.nan if x is None else x for name, x in json.loads(line).items()} for line in file]
 
 
-def _keep_steps_before(path: Path, start: int) -> None:
-    """Drop the rows of steps that will be taken again."""
+def logged_steps(workdir: Path, *, num_bins: int) -> int:
+    """How many steps, from the first on, are whole in the logs of a workdir.
+
+    Args:
+      workdir: of a run.
+      num_bins: of the histograms; 0 where they are not logged.
+    """
+    whole = sum(1 for _ in _whole_rows(workdir / ROWS))
+    if not num_bins:
+        return whole
+    counts = workdir / COUNTS
+    return min(whole, counts.stat().st_size // _bytes_a_step(num_bins)) if counts.exists() else 0
+
+
+def keep_steps_before(workdir: Path, start: int, *, num_bins: int) -> None:
+    """Drop from the logs of a workdir the steps that will be taken again, and what is left of one that was cut off."""
+    _truncate(workdir / ROWS, sum(size for _, size in zip(range(start), _whole_rows(workdir / ROWS), strict=False)))
+    _truncate(workdir / COUNTS, start * _bytes_a_step(num_bins))
+    path = workdir / NONFINITE
+    if path.exists():
+        kept = [line for line in path.read_text("utf-8").splitlines(keepends=True) if _step_of(line) in range(start)]
+        with files.replacing(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _whole_rows(path: Path) -> Iterator[int]:
+    """The sizes in bytes of the rows, as long as they are those of steps 0, 1, 2, ..."""
     if not path.exists():
         return
-    kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:start]
-    with files.replacing(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+    with open(path, "rb") as file:
+        for step, line in enumerate(file):
+            if not line.endswith(b"\n") or _step_of(line) != step:
+                return
+            yield len(line)
 
 
-def _keep_bytes(path: Path, size: int) -> None:
+def _step_of(line: bytes | str) -> int | None:
+    """The step of a row; None where it is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row.get("step") if isinstance(row, dict) else None
+
+
+def _truncate(path: Path, size: int) -> None:
     if path.exists() and path.stat().st_size > size:
         os.truncate(path, size)
+
+
+def _bytes_a_step(num_bins: int) -> int:
+    return len(KINDS) * num_bins * np.dtype(np.uint32).itemsize

@@ -25,6 +25,8 @@ class TrainState(NamedTuple):
     batch_stats: Any
     opt_state: Any
     estimator: dict[str, Any]  # of a small-batch estimator, see `estimator`; empty for the other losses
+    skipped: Any  # [] int32, steps whose update was dropped because the loss or its gradient was not finite
+    skipped_in_a_row: Any  # [] int32, those since the last that was not
 
 
 class Program(NamedTuple):
@@ -40,6 +42,7 @@ class Program(NamedTuple):
     contrast_size: int
     steps_per_epoch: int
     seed: int
+    skip_nonfinite: bool  # drop the update of a step whose loss or gradient is not finite
     num_bins: int  # 0: the distribution of similarities is not computed
     queue_shape: tuple[int, int]  # past embeddings that moco keeps, and their dimensions
     encoder_momentum: float | None  # of moco's momentum encoder; None: there is none

@@ -50,6 +50,11 @@ class Progress:
                 f"epoch {row['epoch'] + 1}, step {row['step'] + 1}/{self._stop}: {self._describe(row)}", file=sys.stderr
             )
 
+    def say(self, line: str) -> None:
+        """Print a line beside the bar, without breaking it."""
+        if self._shown:
+            tqdm.write(line, file=sys.stderr)
+
     def _describe(self, row: Mapping[str, Any]) -> str:
         text = f"loss {row['loss']:.3f}"
         if "positive_mean" in row:

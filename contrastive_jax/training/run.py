@@ -16,15 +16,22 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import files, spmd
 from contrastive_jax.data import batches, views
-from contrastive_jax.training import environment, evaluate, gradient, interruption, logs, pictures, processes, progress
+from contrastive_jax.training import (
+    environment,
+    evaluate,
+    gradient,
+    interruption,
+    logs,
+    pictures,
+    processes,
+    progress,
+    storage,
+)
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
 from contrastive_jax.training.job import Job, prepare
-
-
-class NonFiniteError(UsageError):
-    """The loss or its gradient is no longer a number."""
+from contrastive_jax.training.recorder import Recorder
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = None) -> dict[str, Any]:
@@ -39,36 +46,41 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
       The content of `summary.json`. Of several processes the first evaluates and writes it, while the others wait.
 
     Raises:
-      UsageError: what was asked for cannot be done; nothing has been written, or what was there is kept.
+      UsageError: what was asked for cannot be done; nothing has been written, or what was there is kept. Of its kinds,
+        `DamagedError`: there are checkpoints, but none is whole; `NonFiniteError`: the loss or its gradient is not
+        finite; `StorageError`: no space, no permission, too many open files.
       Interrupted: on SIGTERM or SIGINT, after the step in hand and with a checkpoint of it.
     """
-    started = time.perf_counter()
+    started, around = time.perf_counter(), environment.describe()
     job = prepare(config, Path(workdir), steps=steps)
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
-    with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
-        state, speed = train(job, checkpoints, stop)
-    if processes.is_first():
-        found = evaluate.evaluate(job, state)
-        _save_pictures(job, found)
-        _summarize(job, stop, found, speed, seconds=time.perf_counter() - started)
-    processes.wait_for_all("evaluated")
-    return json.loads((job.workdir / "summary.json").read_text())
+    with storage.refusals_explained(job.workdir):
+        with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
+            state, speed = train(job, checkpoints, stop)
+        if processes.is_first():
+            with interruption.ending(stop):
+                found = evaluate.evaluate(job, state)
+                _save_pictures(job, found)
+                _summarize(job, stop, found, speed, around, seconds=time.perf_counter() - started)
+        processes.wait_for_all("evaluated")
+        return json.loads((job.workdir / "summary.json").read_text())
 
 
 def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float]:
     """Take the steps that are left until `stop`; the final state, and images per second."""
-    state = job.initial
-    if checkpoints.latest_step is not None:
-        state = checkpoints.restore(state)
+    state = checkpoints.resume(job.initial, most=logs.logged_steps(job.workdir, num_bins=job.program.num_bins))
+    resumed, state = state is not None, job.initial if state is None else state
     start = int(state.step)
-    if processes.is_first() and start == 0:
-        _save_views(job)
-    elif processes.is_first():
+    if start > stop:
+        raise UsageError(f"--steps={stop}: {job.workdir} has taken {start} already; as many or more are wanted.")
+    if processes.is_first() and resumed:
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
-    if start >= stop:
-        return state, 0.0
+    elif processes.is_first():
+        _save_views(job)
     with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, interruption.watching() as watch:
-        recorder = _Recorder(job, log, bar, checkpoints)
+        if start == stop:
+            return state, 0.0
+        recorder = Recorder(job, log, bar, checkpoints)
         state = _take_steps(job, state, stop, recorder, checkpoints, watch)
         return state, bar.images_per_second
 
@@ -98,8 +110,8 @@ def _take_steps(job, state, stop, recorder, checkpoints, watch) -> step_lib.Trai
 def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[logs.StepLog | None]:
     if not processes.is_first():
         return contextlib.nullcontext()
-    log = job.config.log
-    return logs.StepLog(job.workdir, start=start, num_bins=log.num_bins, tensorboard_every=log.tensorboard_every)
+    every = job.config.log.tensorboard_every
+    return logs.StepLog(job.workdir, start=start, num_bins=job.program.num_bins, tensorboard_every=every)
 
 
 def _open_progress(job: Job, start: int, stop: int) -> progress.Progress:
@@ -115,56 +127,9 @@ def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.n
         stop=stop,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        positions=gradient.layout(job.order.batch_size, job.program.pass_size, jax.device_count()),
+        positions=gradient.layout(job.order.batch_size, job.program.pass_size, len(spmd.devices())),
     ):
         yield {name: batch[name] for name in job.program.inputs}
-
-
-class _Recorder:
-    """Logs each step while the next one runs, so that reading a step's metrics never holds the devices up."""
-
-    def __init__(self, job: Job, log: logs.StepLog | None, bar: progress.Progress, checkpoints: Checkpoints):
-        self._job, self._log, self._bar, self._checkpoints = job, log, bar, checkpoints
-        self._pending: Mapping[str, Any] | None = None
-        self.step = bar.start
-
-    def add(self, outputs: Mapping[str, Any]) -> None:
-        self.settle()
-        self._pending = outputs
-        self.step += 1
-
-    def settle(self) -> None:
-        """Wait for the step last taken, and log it."""
-        if self._pending is None:
-            return
-        outputs, self._pending = jax.device_get(self._pending), None
-        step = self.step - 1
-        row = logs.record(
-            step,
-            outputs,
-            epoch=self._job.order.epoch(step),
-            num_instances=len(self._job.train),
-            contrast_size=self._job.program.contrast_size,
-        )
-        self._bar.update(row)
-        if self._log is not None:
-            self._log.write(row, outputs.get("distribution"), images_per_second=self._bar.images_per_second)
-        if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
-            self._refuse(row)
-
-    def flush(self) -> None:
-        """Log the step last taken, and see that everything logged is written."""
-        self.settle()
-        if self._log is not None:
-            self._log.flush()
-
-    def _refuse(self, row: Mapping[str, Any]) -> None:
-        last = self._checkpoints.latest_step
-        kept = "there is no checkpoint before it" if last is None else f"the checkpoint of step {last} is kept"
-        raise NonFiniteError(
-            f"step {row['step']}: the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}; {kept}. "
-            f"Lower config.optimizer.learning_rate or raise config.loss.kwargs.temperature."
-        )
 
 
 def _save_views(job: Job) -> None:
@@ -179,9 +144,9 @@ def _save_views(job: Job) -> None:
 
 
 def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
-    counts, rows = None, logs.read_rows(job.workdir / "metrics.jsonl")
+    counts, rows = None, logs.read_rows(job.workdir / logs.ROWS)
     if job.config.log.distribution:
-        counts = logs.read_counts(job.workdir / "similarity.counts", job.config.log.num_bins)
+        counts = logs.read_counts(job.workdir / logs.COUNTS, job.config.log.num_bins)
     training_set = [found.similarity[name] for name in (evaluate.UNTRAINED, evaluate.TRAINED)]
     logs.save_similarity(job.workdir / "similarity.npz", counts, training_set)
     title = f"{job.config.loss.name} on {job.config.data.source}, m = {job.program.contrast_size}, n = {len(job.train)}"
@@ -191,8 +156,8 @@ def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
     )
 
 
-def _summarize(job, stop, found, images_per_second, *, seconds) -> None:
-    last_row = logs.read_rows(job.workdir / "metrics.jsonl")[-1]
+def _summarize(job, stop, found, images_per_second, around, *, seconds) -> None:
+    last_row = logs.read_rows(job.workdir / logs.ROWS)[-1]
     summary = {
         "steps": stop,
         "steps_of_the_whole_run": job.num_steps,
@@ -202,7 +167,7 @@ def _summarize(job, stop, found, images_per_second, *, seconds) -> None:
         **evaluate.summary(job, found),
         "images_per_second": images_per_second,
         "seconds": seconds,
-        "environment": environment.describe(),
+        "environment": around,
     }
     with files.replacing(job.workdir / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")

@@ -18,8 +18,9 @@ from contrastive_jax.training.program import TrainState as TrainState
 def init(program: Program, model_params: Any, batch_stats: Any) -> TrainState:
     """The state before the first step."""
     params = Params(model_params, program.objective.parameters())
-    step, opt_state = jnp.zeros([], jnp.int32), program.optimizer.init(params)
-    return TrainState(step, params, batch_stats, opt_state, estimator.init(program, model_params, batch_stats))
+    opt_state, estimated = program.optimizer.init(params), estimator.init(program, model_params, batch_stats)
+    zero = jnp.zeros([], jnp.int32)
+    return TrainState(zero, params, batch_stats, opt_state, estimated, skipped=zero, skipped_in_a_row=zero)
 
 
 def train_step(
@@ -40,7 +41,8 @@ def train_step(
 
     Returns:
       (new state, metrics), both the same on every device. Metrics: scalars `loss`, its parts by name, `learning_rate`,
-      `gradient_norm`, what is learnt of the loss (`scale`, `bias`) as the step used it, and the
+      `gradient_norm`, what is learnt of the loss (`scale`, `bias`) as the step used it, `skipped` and
+      `skipped_in_a_row` where updates that are not finite are dropped, and the
       `SimilarityDistribution` of the whole batch under `distribution`: that of the first two views, since all views of
       an instance are drawn alike.
     """
@@ -50,7 +52,7 @@ def train_step(
     grads, (metrics, batch_stats, embeddings, fresh) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-    metrics |= {"learning_rate": program.schedule(state.step), "gradient_norm": optax.tree.norm(grads)}
+    metrics |= {"learning_rate": program.schedule(state.step - state.skipped), "gradient_norm": optax.tree.norm(grads)}
     metrics |= objective_lib.logged(state.params.loss)
     if program.num_bins:
         u, v, *_ = embeddings
@@ -68,4 +70,19 @@ def train_step(
         positions=gradient.layout(batch_size, program.pass_size, devices),
         axis_name=axis_name,
     )
-    return TrainState(state.step + 1, params, batch_stats, opt_state, estimated), metrics
+    taken = state._replace(params=params, batch_stats=batch_stats, opt_state=opt_state, estimator=estimated)
+    if program.skip_nonfinite:
+        taken, counts = _skip_nonfinite(taken, state, metrics)
+        metrics |= counts
+    return taken._replace(step=state.step + 1), metrics
+
+
+def _skip_nonfinite(taken, before, metrics) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The state after a step, all of it that before where the loss or its gradient is not finite, and the counts."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, before)
+    counts = {
+        "skipped": before.skipped + jnp.where(finite, 0, 1),
+        "skipped_in_a_row": jnp.where(finite, 0, before.skipped_in_a_row + 1),
+    }
+    return state._replace(**counts), counts

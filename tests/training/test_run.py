@@ -15,8 +15,9 @@ from contrastive_jax.data import views
 from contrastive_jax.training import evaluate, logs, run
 from contrastive_jax.training import job as job_lib
 from contrastive_jax.training.checkpoints import Checkpoints
+from contrastive_jax.training.config import UsageError
 from contrastive_jax.training.interruption import Interrupted
-from contrastive_jax.training.run import NonFiniteError, UsageError
+from contrastive_jax.training.recorder import NonFiniteError
 from tests.training.jobs import config
 
 STEPS_PER_EPOCH = 1437 // 64

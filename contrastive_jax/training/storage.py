@@ -1,0 +1,73 @@
+"""What a machine refuses a run - space, permission, open files - told from all that can be wrong with what it holds."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from contrastive_jax.training.config import UsageError
+
+_ADVICE = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room within the quota",
+    errno.EACCES: "give this user the right to read and write there",
+    errno.EPERM: "give this user the right to read and write there",
+    errno.EROFS: "mount it for writing",
+    errno.EMFILE: "raise this process's limit of open files (ulimit -n)",
+    errno.ENFILE: "close files of other programs, or raise the machine's limit of them",
+    errno.ENOMEM: "free memory",
+    errno.EIO: "see to the disk, or the network before it",
+    errno.ESTALE: "see to the network file system",
+}
+
+
+class StorageError(UsageError):
+    """The machine would not write or read what a run needs; the message says what, why, and what to do."""
+
+
+def refusal(error: BaseException) -> int | None:
+    """The errno behind an error, if the machine refused something; None for any other error.
+
+    TensorStore, beneath Orbax, puts the operating system's words into errors of other types.
+
+    Example:
+      >>> refusal(ValueError("RESOURCE_EXHAUSTED: writing d/1: No space left on device")) == errno.ENOSPC
+      True
+    """
+    if isinstance(error, OSError) and error.errno in _ADVICE:
+        return error.errno
+    return next((number for number in _ADVICE if os.strerror(number) in str(error)), None)
+
+
+@contextlib.contextmanager
+def refusals_explained(workdir: Path) -> Iterator[None]:
+    """Turn what the machine refuses within this context into a `StorageError`.
+
+    Raises:
+      StorageError: naming the file where it is known, and the last checkpoint, from which the run can go on.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        if (number := refusal(error)) is None:
+            raise
+        where = getattr(error, "filename", None) or workdir
+        raise StorageError(f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {_kept(workdir)}") from error
+
+
+def steps_of(checkpoints: Path) -> list[int]:
+    """The steps that a folder of checkpoints holds, ascending."""
+    try:
+        return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+    except OSError:
+        return []
+
+
+def _kept(workdir: Path) -> str:
+    steps = steps_of(workdir / "checkpoints")
+    if not steps:
+        return "There is no checkpoint yet: the same command begins again."
+    return f"The checkpoint of step {steps[-1]} is kept: the same command goes on from it."
