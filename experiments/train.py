@@ -10,9 +10,11 @@ On Cloud TPU, SLURM and Kubernetes the processes of a job find each other (see l
 """
 
 import logging
+import os
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import config_flags
@@ -68,20 +70,31 @@ def fail(message: object, process: str = "") -> int:
     return 2
 
 
+def tell_failures_once() -> None:
+    """Keep Orbax and TensorStore, which raise what fails first, from telling the screen besides of all that fails."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        # What TensorStore wants to say of each further array, to an event loop that is gone by then.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
 def main(argv: list[str]) -> int:
     if problem := parse(argv):
         return fail(problem)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    tell_failures_once()
     from contrastive_jax.training import processes, run
 
     try:
         processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     except run.UsageError as error:
         return fail(error)
-    status = train()
-    if status and processes.several():
-        processes.leave(status)
-    return status
+    return train()
 
 
 def train() -> int:
@@ -112,5 +125,14 @@ def train() -> int:
     return 0
 
 
+def leave(status: int) -> NoReturn:
+    """End this process; after a failure at once, without waiting for other processes or for what fails on its way."""
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))

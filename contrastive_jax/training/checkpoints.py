@@ -16,7 +16,7 @@ from contrastive_jax.training import processes, storage
 from contrastive_jax.training.config import UsageError
 from contrastive_jax.training.step import TrainState
 
-_DIGEST = "sha256"
+_ITEM, _DIGEST = "state", "sha256"
 
 
 class DamagedError(UsageError):
@@ -33,20 +33,19 @@ class Checkpoints:
     def __init__(self, directory: Path, *, keep: int):
         self._directory = directory.absolute()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,  # of a run that was killed
+            lightweight_initialize=True,  # no step's metadata, which may be damaged, before it is restored
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=(_ITEM,))
 
     def __enter__(self) -> "Checkpoints":
-        self._hook, sys.excepthook = sys.excepthook, self._leave_to_orbax
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        try:
-            if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError):
-                self._manager.close()
-        finally:
-            sys.excepthook = self._hook
+        if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError):
+            self._manager.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -60,7 +59,8 @@ class Checkpoints:
           OSError, ValueError: if the one before could not be written.
         """
         state = jax.tree.map(np.asarray, state)
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(state), custom_metadata={_DIGEST: digest(state)})
+        saved = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
+        self._manager.save(int(state.step), args=saved, custom_metadata={_DIGEST: digest(state)})
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The checkpoint of a step, by default the last, as NumPy arrays in the structure of `like`.
@@ -72,7 +72,8 @@ class Checkpoints:
         step = self.latest_step if step is None else step
         target = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
         try:
-            state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            wanted = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
+            state = self._manager.restore(step, args=wanted)[_ITEM]
             saved = (self._manager.metadata(step).custom_metadata or {}).get(_DIGEST)
         except Exception as error:  # whatever damaged files make of Orbax, which is open
             if storage.refusal(error) is not None:
@@ -133,12 +134,6 @@ class Checkpoints:
                 print(f"The checkpoint of step {step} is set aside in {place}: {fault}.", file=sys.stderr)
         processes.wait_for_all("set aside")
         self._manager.reload()
-
-    def _leave_to_orbax(self, kind, value, trace):
-        # Of every array that could not be written or read TensorStore tells an event loop that is gone by then, and the
-        # screen of that. Orbax raises the first of these errors itself.
-        if not (kind is RuntimeError and str(value) == "Event loop is closed"):
-            self._hook(kind, value, trace)
 
 
 def digest(state: Any) -> str:

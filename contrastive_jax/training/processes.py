@@ -1,9 +1,5 @@
 """Several processes as one job: starting them, and what only one of them does."""
 
-import os
-import sys
-from typing import NoReturn
-
 import jax
 import orbax.checkpoint as ocp
 
@@ -73,10 +69,3 @@ def is_first() -> bool:
 def wait_for_all(what: str) -> None:
     """Wait until every process has come to this point, `what`, however long it takes; nothing where one is alone."""
     ocp.multihost.get_barrier_sync_fn()(key=what, timeout_ms=_EVALUATION_SECONDS * 1000)
-
-
-def leave(status: int) -> NoReturn:
-    """End this process at once, without waiting for others that will not come."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
