@@ -34,7 +34,7 @@ hypothesis.settings.register_profile("quick", max_examples=4, derandomize=True, 
 hypothesis.settings.register_profile("thorough", max_examples=100, print_blob=True, **_ALWAYS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-SHARED_RUNS = ("tests/training/test_run.py", "tests/training/test_step.py")
+SHARED_RUNS = ("tests/training/test_run.py", "tests/training/test_step.py", "tests/training/test_damage.py")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,5 +1,6 @@
 """A run's steps for TensorBoard."""
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
 from contrastive_jax import metrics
+
+logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # it warns of every NaN; a run tells of a step once
 
 
 class EventLog:

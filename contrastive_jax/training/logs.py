@@ -21,7 +21,7 @@ MOMENTS = ("count", "mean", "variance", "least", "greatest")
 def record(step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: int, contrast_size: int) -> dict:
     """One step as a flat dict of Python numbers: the scalars, the distribution's moments, and the theory's values."""
     row: dict[str, Any] = {"step": step, "epoch": epoch}
-    row |= {name: float(value) for name, value in outputs.items() if name != "distribution"}
+    row |= {name: np.asarray(value).item() for name, value in outputs.items() if name != "distribution"}
     if "distribution" not in outputs:
         return row
     row |= flat_moments(outputs["distribution"])

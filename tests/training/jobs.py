@@ -1,6 +1,9 @@
 """Small jobs for the tests of training."""
 
 from configs import smoke
+from contrastive_jax.training import job as job_lib
+from contrastive_jax.training import run
+from contrastive_jax.training.checkpoints import Checkpoints
 
 
 def config(**overrides):
@@ -9,3 +12,9 @@ def config(**overrides):
     for path, value in overrides.items():
         result.update_from_flattened_dict({path: value})
     return result
+
+
+def train(job_config, workdir, steps):
+    """Take steps without evaluating; the state after them."""
+    with Checkpoints(workdir / "checkpoints", keep=job_config.checkpoint.keep) as checkpoints:
+        return run.train(job_lib.prepare(job_config, workdir), checkpoints, steps)[0]

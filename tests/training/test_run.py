@@ -18,7 +18,7 @@ from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
 from contrastive_jax.training.interruption import Interrupted
 from contrastive_jax.training.recorder import NonFiniteError
-from tests.training.jobs import config
+from tests.training.jobs import config, train
 
 STEPS_PER_EPOCH = 1437 // 64
 
@@ -39,12 +39,6 @@ def final_state(workdir, job_config):
     job = job_lib.prepare(job_config, workdir)
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
         return checkpoints.restore(job.initial)
-
-
-def train(job_config, workdir, steps):
-    """Take steps without evaluating."""
-    with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
-        run.train(job_lib.prepare(job_config, workdir), checkpoints, steps)
 
 
 def assert_same_run(first, second):
