@@ -22,32 +22,43 @@ import numpy as np
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import job as job_lib
+from contrastive_jax.training import logs, storage
 from contrastive_jax.training.checkpoints import Checkpoints
 
 OPTIONS = ("--config=configs/smoke.py", "--config.epochs=10", "--config.checkpoint.every=20")
 _POLL_SECONDS = 0.0005
+_MOST_LOGGED = 60_000  # bytes that a run logs, at the most, before it is killed
+
+
+class Seen(NamedTuple):
+    """What a run has left once it is to be killed: some of its log, and what it said on the screen."""
+
+    workdir: Path
+    log_size: int  # bytes
+
+    def has_logged(self) -> bool:
+        return _size(self.workdir / logs.ROWS) > self.log_size
+
+    def has_begun_a_checkpoint(self) -> bool:
+        return self.has_logged() and any((self.workdir / "checkpoints").glob("*tmp*"))
+
+    def has_begun_evaluating(self) -> bool:
+        return "Evaluating" in (self.workdir / "screen.log").read_text()
 
 
 class Moment(NamedTuple):
     """When a run is killed: so many seconds, drawn from [0, longest], after something has come about."""
 
-    has_come: Callable[[Path, "Seen"], bool]
+    has_come: Callable[[Seen], bool]
     longest: float
 
 
-class Seen(NamedTuple):
-    """What a workdir held when the run was started again."""
-
-    log_size: int
-    began: float
-
-
 MOMENTS = {
-    "starting": Moment(lambda workdir, seen: True, 8.0),
-    "in a step": Moment(lambda workdir, seen: _size(workdir / "metrics.jsonl") > seen.log_size, 2.0),
-    "writing a checkpoint": Moment(lambda workdir, seen: any((workdir / "checkpoints").glob("*tmp*")), 0.02),
-    "writing the log": Moment(lambda workdir, seen: _size(workdir / "metrics.jsonl") > seen.log_size, 0.001),
-    "evaluating": Moment(lambda workdir, seen: "Evaluating" in (workdir / "screen.log").read_text(), 3.0),
+    "starting": Moment(lambda seen: True, 8.0),
+    "in a step": Moment(Seen.has_logged, 0.1),
+    "writing a checkpoint": Moment(Seen.has_begun_a_checkpoint, 0.02),
+    "writing the log": Moment(Seen.has_logged, 0.001),
+    "evaluating": Moment(Seen.has_begun_evaluating, 3.0),
 }
 
 
@@ -67,7 +78,7 @@ class Kill(NamedTuple):
 
 
 def chaos(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterator[Kill]:
-    """Kill runs so often, and yield each kill.
+    """Kill runs so often, and yield each kill; every moment comes once before any comes again.
 
     Raises:
       AssertionError: if a run that was killed ends otherwise than the one that was not.
@@ -75,10 +86,10 @@ def chaos(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterat
     rng = random.Random(seed)
     whole = workdir / "never-killed"
     _finish(_start(whole, options), whole)
-    done, round_ = 0, 1
+    done, round_, moments = 0, 1, _moments(rng)
     while done < kills:
         victim = workdir / f"round-{round_}"
-        if (killed := _kill(victim, options, rng)) is not None:
+        if (killed := _kill(victim, options, next(moments), rng)) is not None:
             done += 1
             yield killed._replace(round=round_)
             if done < kills:
@@ -86,6 +97,11 @@ def chaos(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterat
             _finish(_start(victim, options), victim)
         _assert_same(whole, victim)
         round_ += 1
+
+
+def _moments(rng: random.Random) -> Iterator[str]:
+    while True:
+        yield from rng.sample(list(MOMENTS), len(MOMENTS))
 
 
 def _start(workdir, options):
@@ -99,13 +115,13 @@ def _finish(process, workdir):
     assert process.wait() == 0, (workdir / "screen.log").read_text()
 
 
-def _kill(workdir, options, rng):
+def _kill(workdir, options, name, rng):
     """Start the run and kill it; None where it ended first."""
-    name = rng.choice(list(MOMENTS))
     moment, delay = MOMENTS[name], rng.uniform(0, MOMENTS[name].longest)
-    seen = Seen(_size(workdir / "metrics.jsonl"), time.monotonic())
+    seen = Seen(workdir, _size(workdir / logs.ROWS) + rng.randrange(_MOST_LOGGED))
+    began = time.monotonic()
     process = _start(workdir, options)
-    while not moment.has_come(workdir, seen):
+    while not moment.has_come(seen):
         if process.poll() is not None:
             _finish(process, workdir)
             return None
@@ -113,12 +129,9 @@ def _kill(workdir, options, rng):
     time.sleep(delay)
     process.kill()
     process.wait()
-    return Kill(0, name, time.monotonic() - seen.began, _lines(workdir / "metrics.jsonl"), _latest(workdir))
-
-
-def _latest(workdir):
-    steps = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
-    return max(steps, default=None)
+    steps = storage.steps_of(workdir / "checkpoints")
+    logged = _lines(workdir / logs.ROWS)
+    return Kill(0, name, time.monotonic() - began, logged, steps[-1] if steps else None)
 
 
 def _size(path):
@@ -132,8 +145,8 @@ def _lines(path):
 def _assert_same(first, second):
     states = [_final_state(workdir) for workdir in (first, second)]
     jax.tree.map(np.testing.assert_array_equal, *states)
-    logs = [(workdir / "metrics.jsonl").read_bytes() for workdir in (first, second)]
-    assert logs[0] == logs[1], f"metrics.jsonl of {second} is not that of {first}"
+    rows = [(workdir / logs.ROWS).read_bytes() for workdir in (first, second)]
+    assert rows[0] == rows[1], f"metrics.jsonl of {second} is not that of {first}"
     histograms = [np.load(workdir / "similarity.npz") for workdir in (first, second)]
     assert histograms[0].files == histograms[1].files
     for name in histograms[0].files:

@@ -1,4 +1,7 @@
-"""What the killing of runs rests on: a difference is noticed, the process dies, nothing is overwritten."""
+"""Runs killed at every moment end as if they had not been; and what that rests on.
+
+A difference is noticed, the process dies, nothing is overwritten.
+"""
 
 import random
 import subprocess
@@ -53,16 +56,24 @@ def start(program):
 def test_a_run_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(chaos, "_start", start("import time; time.sleep(600)"))
     monkeypatch.setattr(chaos, "MOMENTS", {"starting": chaos.MOMENTS["starting"]._replace(longest=0.1)})
-    killed = chaos._kill(tmp_path / "run", [], random.Random(0))
+    killed = chaos._kill(tmp_path / "run", [], "starting", random.Random(0))
     assert killed.moment == "starting" and killed.kept is None and killed.logged == 0
 
 
 def test_a_run_that_ends_first_is_not_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(chaos, "_start", start(""))
-    monkeypatch.setattr(chaos, "MOMENTS", {"in a step": chaos.MOMENTS["in a step"]})
-    assert chaos._kill(tmp_path / "run", [], random.Random(0)) is None
+    assert chaos._kill(tmp_path / "run", [], "in a step", random.Random(0)) is None
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path, capsys):
     assert chaos.main([f"--workdir={tmp_path}"]) == 2
     assert "is there already; a new folder is wanted" in capsys.readouterr().err
+
+
+def test_five_kills_leave_no_trace(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as in conftest.py
+    evaluation = {"raw_pixels": False, "probe_epochs": 1, "draws": 1}
+    options = [*chaos.OPTIONS, *(f"--config.evaluation.{name}={value}" for name, value in evaluation.items())]
+    killed = list(chaos.chaos(tmp_path, options, kills=5, seed=0))
+    assert sorted(kill.moment for kill in killed) == sorted(chaos.MOMENTS)
+    assert max(kill.logged for kill in killed) == 220  # which is the one that was evaluating
