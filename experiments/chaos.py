@@ -87,10 +87,11 @@ def chaos(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterat
     whole = workdir / "never-killed"
     _finish(_start(whole, options), whole)
     done, round_, moments = 0, 1, _moments(rng)
+    moment = next(moments)
     while done < kills:
         victim = workdir / f"round-{round_}"
-        if (killed := _kill(victim, options, next(moments), rng)) is not None:
-            done += 1
+        if (killed := _kill(victim, options, moment, rng)) is not None:
+            done, moment = done + 1, next(moments)
             yield killed._replace(round=round_)
             if done < kills:
                 continue

@@ -72,6 +72,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path, capsys):
 
 def test_five_kills_leave_no_trace(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as in conftest.py
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device
     evaluation = {"raw_pixels": False, "probe_epochs": 1, "draws": 1}
     options = [*chaos.OPTIONS, *(f"--config.evaluation.{name}={value}" for name, value in evaluation.items())]
     killed = list(chaos.chaos(tmp_path, options, kills=5, seed=0))
