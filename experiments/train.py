@@ -29,8 +29,8 @@ flags.DEFINE_integer("steps", None, "Stop after so many steps, leaving all that 
 
 
 def parse(argv: list[str]) -> str | None:
-    """Parse the command line; a line that says what is wrong with it, if something is."""
-    from contrastive_jax.training import config
+    """Parse the command line; all that is wrong with it, a line each, if something is."""
+    from contrastive_jax.training import config, validation
     from experiments import saved
 
     options = {name: value for name, _, value in (a.lstrip("-").partition("=") for a in argv[1:])}
@@ -38,12 +38,10 @@ def parse(argv: list[str]) -> str | None:
     if "config" in options and not preset.is_file():
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py") if p.stem != "__init__"))
         return f"--config={preset}: there is no such preset; here are {known or 'none (run from the repository)'}."
-    for name in options:
-        if name.startswith("config.") and (problem := config.unknown_field(name.removeprefix("config."))):
-            return problem
     # The field is a number, of which 0 is the whole training set; the command line, which the overrides are read from
     # again, may say so.
     argv = [a.replace("config.contrast_size=full", "config.contrast_size=0") for a in argv]
+    argv, faults = _split_faults(argv, config.override_fault)
     if preset.suffix == ".json":
         try:
             saved.get_config(preset)
@@ -54,13 +52,25 @@ def parse(argv: list[str]) -> str | None:
     try:
         rest = FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        return " ".join(str(error).split())
+        return "\n".join([*faults, " ".join(str(error).split())])
     if len(rest) > 1:
-        return f"{rest[1]!r} is not an option; see --help."
+        faults.append(f"{rest[1]!r} is not an option; see --help.")
     for name in ("config", "workdir"):
         if FLAGS[name].value is None:
-            return f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits."
-    return None
+            faults.append(f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits.")
+    if faults and FLAGS.config is not None:
+        faults += validation.field_faults(FLAGS.config)
+    return "\n".join(faults) or None
+
+
+def _split_faults(argv, fault_of):
+    """The options but those overrides of the configuration that are at fault, and what is wrong with these."""
+    good, faults = [], []
+    for option in argv:
+        name, given, value = option.lstrip("-").partition("=")
+        fault = fault_of(name.removeprefix("config."), value) if given and name.startswith("config.") else None
+        (faults if fault else good).append(fault or option)
+    return good, faults
 
 
 def fail(message: object, process: str = "") -> int:

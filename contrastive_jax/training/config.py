@@ -1,11 +1,13 @@
 """The fields of a run's configuration: one table of defaults, types and limits, from which all else follows."""
 
+import ast
 import difflib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from absl import flags
 from ml_collections import ConfigDict, config_dict
 
 from contrastive_jax import spmd
@@ -111,6 +113,11 @@ def _view_fields() -> Iterator[tuple[str, Field]]:
 
 
 FIELDS |= dict(_loss_fields()) | dict(_view_fields())
+_PARSERS: dict[type, flags.ArgumentParser] = {
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
+    bool: flags.BooleanParser(),
+}
 
 
 def default_config() -> ConfigDict:
@@ -142,6 +149,26 @@ def unknown_field(path: str) -> str | None:
         return None
     near = difflib.get_close_matches(path, FIELDS, n=3)
     return f"config.{path}: there is no such field; {'near it: ' + ', '.join(near) if near else 'see default_config'}."
+
+
+def override_fault(path: str, text: str) -> str | None:
+    """A line that says what is wrong with `--config.{path}={text}`, if there is no such field or it is of another type.
+
+    Example:
+      >>> override_fault("epochs", "ten")
+      'config.epochs=ten: a whole number >= 1 is wanted.'
+    """
+    if path not in FIELDS or text.lower() == "none":
+        return unknown_field(path)
+    field = FIELDS[path]
+    try:
+        if field.kind in _PARSERS:
+            _PARSERS[field.kind].parse(text)
+        elif field.kind is tuple:
+            ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError):
+        return f"config.{path}={text}: {field.wanted or f'a value of type {field.kind.__name__}'} is wanted."
+    return None
 
 
 def from_json(text: str) -> ConfigDict:

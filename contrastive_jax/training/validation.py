@@ -22,13 +22,14 @@ def check(config: ConfigDict, *, num_devices: int, num_instances: int | None = N
     Raises:
       UsageError: one line a fault: the field, what was given, what is wanted.
     """
-    faults = [*_field_faults(config)]
+    faults = [*field_faults(config)]
     faults = faults or [*_loss_faults(config), *_joint_faults(config, num_devices, num_instances)]
     if faults:
         raise UsageError("\n".join(faults))
 
 
-def _field_faults(config: ConfigDict) -> Iterator[str]:
+def field_faults(config: ConfigDict) -> Iterator[str]:
+    """A line for every field whose value, by itself, is out of its range."""
     for path, value in config_lib.flatten(config).items():
         field = FIELDS[path]
         if value is None and field.optional:

@@ -36,7 +36,8 @@ def call(capsys, monkeypatch, *arguments):
             [PRESET, "--workdir={}", "--config.loss.temperature=1"],
             "config.loss.temperature: there is no such field; near",
         ),
-        ([PRESET, "--workdir={}", "--config.epochs=ten"], "flag --config.epochs=ten"),
+        ([PRESET, "--workdir={}", "--config.epochs=ten"], "config.epochs=ten: a whole number >= 1 is wanted"),
+        ([PRESET, "--workdir={}", "--config.views.flip=often"], "config.views.flip=often: a value of type float"),
         ([PRESET, "--workdir={}", "--speed=9"], "Unknown command line flag 'speed'"),
         ([PRESET, "--workdir={}", "now"], "'now' is not an option"),
         ([PRESET, "--workdir={}", "--steps=0"], "--steps=0: at least 1 is wanted"),
@@ -47,6 +48,18 @@ def test_mistakes(arguments, message, tmp_path, capsys, monkeypatch):
     status, error = call(capsys, monkeypatch, *(a.format(tmp_path / "run") for a in arguments))
     assert status == 2
     assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_mistakes_are_said_at_once(tmp_path, capsys, monkeypatch):
+    mistakes = ["loss.temperature=1", "epochs=ten", "batch_size=-3", "log.distribution=perhaps", "data.mean=(0.5"]
+    options = [PRESET, f"--workdir={tmp_path}/run", *(f"--config.{mistake}" for mistake in mistakes)]
+    status, error = call(capsys, monkeypatch, *options, "--config.seed=3")
+    assert status == 2
+    said = [line.removeprefix("error: ") for line in error.splitlines()]
+    assert sorted(line.partition(":")[0] for line in said) == sorted(
+        f"config.{mistake}" if mistake != "loss.temperature=1" else "config.loss.temperature" for mistake in mistakes
+    )
     assert not (tmp_path / "run").exists()
 
 
