@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,6 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=True,
-            cleanup_tmp_directories=True,  # of a run that was killed
             lightweight_initialize=True,  # no step's metadata, which may be damaged, before it is restored
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=(_ITEM,))
@@ -90,6 +90,7 @@ class Checkpoints:
         """The newest checkpoint that is whole, of at most so many steps; None where there is none of any kind.
 
         Those that are newer are set aside, in the folder `damaged` beside that of the checkpoints, and it is said why.
+        What a run that was killed had begun to write is removed.
 
         Args:
           like: a state of the same structure.
@@ -98,6 +99,8 @@ class Checkpoints:
         Raises:
           DamagedError: if there are checkpoints, but none to go on from; all are left where they are.
         """
+        if processes.is_first():
+            self._remove_unfinished()
         faults: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             state, fault = self._try(like, step, most)
@@ -110,6 +113,11 @@ class Checkpoints:
             advice = "None is left to go on from: put a copy of one back, or move that folder away to begin again."
             raise DamagedError("\n".join([*lines, advice]))
         return None
+
+    def _remove_unfinished(self) -> None:
+        for path in self._directory.iterdir():
+            if ocp.utils.is_tmp_checkpoint(path):
+                shutil.rmtree(path)
 
     def _try(self, like, step, most) -> tuple[TrainState | None, str]:
         """The state, or what is wrong with it in any process."""

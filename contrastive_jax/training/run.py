@@ -54,7 +54,8 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
     started, around = time.perf_counter(), environment.describe()
     job = prepare(config, Path(workdir), steps=steps)
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
-    with storage.refusals_explained(job.workdir):
+    alone = storage.held(job.workdir) if processes.is_first() else contextlib.nullcontext()
+    with storage.refusals_explained(job.workdir), alone:
         with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
             state, speed = train(job, checkpoints, stop)
         if processes.is_first():

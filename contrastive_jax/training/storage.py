@@ -3,10 +3,17 @@
 import contextlib
 import errno
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from contrastive_jax.data.sources import SourceError
 from contrastive_jax.training.config import UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _ADVICE = {
     errno.ENOSPC: "make room",
@@ -16,7 +23,6 @@ _ADVICE = {
     errno.EROFS: "mount it for writing",
     errno.EMFILE: "raise this process's limit of open files (ulimit -n)",
     errno.ENFILE: "close files of other programs, or raise the machine's limit of them",
-    errno.ENOMEM: "free memory",
     errno.EIO: "see to the disk, or the network before it",
     errno.ESTALE: "see to the network file system",
 }
@@ -49,13 +55,40 @@ def refusals_explained(workdir: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UsageError:
+    except (UsageError, SourceError):
         raise
     except (OSError, ValueError, RuntimeError) as error:
         if (number := refusal(error)) is None:
             raise
         where = getattr(error, "filename", None) or workdir
         raise StorageError(f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {_kept(workdir)}") from error
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Keep every other run out of a workdir; however this one ends, the operating system lets go of it.
+
+    Where the system or the file system knows no locks, nothing is done.
+
+    Raises:
+      UsageError: if another run is going on there.
+    """
+    with open(workdir / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UsageError(
+                f"--workdir={workdir}: another run is going on there ({file.read().strip()}). "
+                "Wait for its end, end it, or give another workdir."
+            ) from None
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 def steps_of(checkpoints: Path) -> list[int]:

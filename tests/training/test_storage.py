@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from contrastive_jax.data.sources import SourceError
 from contrastive_jax.training import evaluate, logs, run, storage
 from contrastive_jax.training import job as job_lib
 from contrastive_jax.training.checkpoints import Checkpoints, digest
@@ -207,6 +208,26 @@ def digest_of_newest(workdir):
 )
 def test_what_the_machine_refuses_is_told_from_damage(error, refused):
     assert (storage.refusal(error) is not None) == refused
+
+
+def test_a_workdir_belongs_to_one_run_at_a_time(tmp_path, at_step):
+    said = []
+
+    def start_another():
+        said.append(start(tmp_path, steps=4))
+
+    at_step(1, start_another)
+    assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
+    ((status, (line,)),) = said
+    assert status == 2
+    assert f"error: --workdir={tmp_path}: another run is going on there (process {os.getpid()} on " in line
+    assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
+
+
+def test_an_image_that_cannot_be_read_is_no_matter_of_the_workdir(tmp_path):
+    said = SourceError("images/a.png cannot be read: Permission denied")
+    with pytest.raises(SourceError, match=r"images/a\.png"), storage.refusals_explained(tmp_path):
+        raise said
 
 
 def test_another_error_is_left_alone(tmp_path):
