@@ -55,7 +55,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """What takes longest goes first, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(("tests/training/test_processes.py", *SHARED_RUNS)))
+    whole_runs = (
+        "tests/experiments/test_chaos.py",
+        "tests/training/test_processes.py",
+        "tests/training/test_storage.py",
+    )
+    items.sort(key=lambda item: not item.nodeid.startswith((*whole_runs, *SHARED_RUNS)))
 
 
 @pytest.fixture
