@@ -10,6 +10,7 @@ where the next round begins with a new workdir. At the end of each round its fin
 
 import argparse
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -129,7 +130,9 @@ def _kill(workdir, options, name, rng):
         time.sleep(_POLL_SECONDS)
     time.sleep(delay)
     process.kill()
-    process.wait()
+    if process.wait() != -signal.SIGKILL:
+        _finish(process, workdir)
+        return None
     steps = storage.steps_of(workdir / "checkpoints")
     logged = _lines(workdir / logs.ROWS)
     return Kill(0, name, time.monotonic() - began, logged, steps[-1] if steps else None)

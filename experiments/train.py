@@ -11,8 +11,10 @@ On Cloud TPU, SLURM and Kubernetes the processes of a job find each other (see l
 
 import logging
 import os
+import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -59,7 +61,7 @@ def parse(argv: list[str]) -> str | None:
         if FLAGS[name].value is None:
             faults.append(f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits.")
     if faults and FLAGS.config is not None:
-        faults += validation.field_faults(FLAGS.config)
+        faults += dict(validation.field_faults(FLAGS.config)).values()
     return "\n".join(faults) or None
 
 
@@ -84,11 +86,13 @@ def tell_failures_once() -> None:
     """Keep Orbax and TensorStore, which raise what fails first, from telling the screen besides of all that fails."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     before = sys.unraisablehook
 
     def hook(unraisable):
-        # What TensorStore wants to say of each further array, to an event loop that is gone by then.
-        if str(unraisable.exc_value) != "Event loop is closed":
+        # What TensorStore wants to say of each further array to an event loop, which is gone by then or never was.
+        said = str(unraisable.exc_value)
+        if said != "Event loop is closed" and "EventLoop' object has no attribute" not in said:
             before(unraisable)
 
     sys.unraisablehook = hook
@@ -122,9 +126,6 @@ def train() -> int:
     except interruption.Interrupted as stopped:
         print(f"{name}{stopped}", file=sys.stderr)
         sys.exit(stopped.status)
-    except KeyboardInterrupt:
-        print(f"{name}SIGINT: ended; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
     except jax.errors.JaxRuntimeError as error:
         if not processes.several():
             raise
@@ -145,4 +146,5 @@ def leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would end in a traceback, or in no end at all
     leave(main(sys.argv))

@@ -62,6 +62,14 @@ class Checkpoints:
         saved = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
         self._manager.save(int(state.step), args=saved, custom_metadata={_DIGEST: digest(state)})
 
+    def wait(self) -> None:
+        """Wait until what was saved is on the disk.
+
+        Raises:
+          OSError, ValueError: if it could not be written.
+        """
+        self._manager.wait_until_finished()
+
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The checkpoint of a step, by default the last, as NumPy arrays in the structure of `like`.
 
@@ -75,6 +83,8 @@ class Checkpoints:
             wanted = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
             state = self._manager.restore(step, args=wanted)[_ITEM]
             saved = (self._manager.metadata(step).custom_metadata or {}).get(_DIGEST)
+        except MemoryError:
+            raise
         except Exception as error:  # whatever damaged files make of Orbax, which is open
             if storage.refusal(error) is not None:
                 raise
@@ -82,7 +92,9 @@ class Checkpoints:
             raise DamagedError(f"{type(error).__name__}: {line[:200]}") from error
         if saved is None:
             raise DamagedError(f"its {_DIGEST} is not there")
-        if saved != digest(state) or int(state.step) != step:
+        if int(state.step) != step:
+            raise DamagedError(f"it is of step {int(state.step)}")
+        if saved != digest(state):
             raise DamagedError(f"its arrays are not those that were saved: their {_DIGEST} differs")
         return state
 
@@ -102,7 +114,7 @@ class Checkpoints:
         if processes.is_first():
             self._remove_unfinished()
         faults: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(storage.steps_of(self._directory)):
             state, fault = self._try(like, step, most)
             if state is not None:
                 self._set_aside(faults)

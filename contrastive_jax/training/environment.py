@@ -38,13 +38,13 @@ def source(folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / ".git").exists():
         return None
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a git around this one
+
+    def ask(*command: str) -> str:
+        command = ("git", "--no-optional-locks", "-C", str(folder), *command)
+        return subprocess.run(command, env=own, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
     try:
-        commit, changes = (
-            subprocess.run(
-                ["git", "-C", folder, *command], capture_output=True, text=True, check=True, timeout=60
-            ).stdout
-            for command in (("rev-parse", "HEAD"), ("status", "--porcelain"))
-        )
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):  # no git, no commit yet, or not this user's checkout
         return None
-    return {"commit": commit.strip(), "dirty": bool(changes.strip())}

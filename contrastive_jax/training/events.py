@@ -23,7 +23,7 @@ class EventLog:
 
     def __init__(self, folder: Path, *, start: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"))
+        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")  # its own name is the second's
         again = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # what was logged from `start` on is void
         self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=start, session_log=again))
 

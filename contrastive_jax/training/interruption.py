@@ -12,6 +12,8 @@ from jax.experimental import multihost_utils
 
 from contrastive_jax.training import processes
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupted(Exception):
     """A run was asked to end, and has, with everything saved."""
@@ -43,10 +45,12 @@ class Watch:
 
     def _remember(self, signum: int, _: FrameType | None) -> None:
         self._signum = signum
-        signal.signal(signum, signal.SIG_DFL)
-        print(f"{signal.Signals(signum).name}: saving after this step; once more ends at once.", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if processes.several():
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # to JAX's handler
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        print(f"{signal.Signals(signum).name}: saving after this step; once more ends at once.", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -55,7 +59,7 @@ def watching() -> Iterator[Watch]:
     if not _is_main_thread():  # which alone hears of signals
         yield Watch()
         return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the first step compiles, Python hears of no signal
     try:
         yield Watch()
@@ -67,23 +71,29 @@ def watching() -> Iterator[Watch]:
 
 @contextlib.contextmanager
 def ending(step: int) -> Iterator[None]:
-    """Once all steps are taken and saved, SIGTERM and SIGINT end the run at the next line of Python.
+    """Once all steps are taken and saved, end the process at SIGTERM and SIGINT, with a line and the signal's status.
 
-    Raises:
-      Interrupted: then.
+    A signal that this program has a handler for, as SIGINT in a notebook, is left to it. An exception would be no way
+    to end: some of those that a handler raises get lost in libraries' callbacks.
     """
 
     def end(signum: int, _: FrameType | None) -> None:
-        raise Interrupted(signum, step)
+        stopped = Interrupted(signum, step)
+        print(stopped, file=sys.stderr, flush=True)
+        os._exit(stopped.status)
 
-    # Where there are several processes, SIGTERM is JAX's.
-    heard = (signal.SIGINT,) if processes.several() else (signal.SIGINT, signal.SIGTERM)
-    before = {signum: signal.signal(signum, end) for signum in heard} if _is_main_thread() else {}
+    # None is the handler that JAX has where there are several processes. All but the first wait in C++, where no
+    # handler in Python would be heard.
+    heard = [signum for signum in _SIGNALS if signal.getsignal(signum) in (signal.SIG_DFL, None)]
+    if not _is_main_thread():
+        heard = []
+    for signum in heard:
+        signal.signal(signum, end if processes.is_first() else signal.SIG_DFL)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum in heard:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 def _is_main_thread():

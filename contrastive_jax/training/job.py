@@ -1,7 +1,9 @@
 """From a configuration to everything a run needs, checked, before anything is written."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from ml_collections import ConfigDict
 from contrastive_jax import files, models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import optimizer, processes, validation
+from contrastive_jax.training import optimizer, processes, storage, validation
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.config import UsageError
 
@@ -38,7 +40,7 @@ class Job(NamedTuple):
 
 
 def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> Job:
-    """Check everything that can be checked, open the data, build the model; only then make the workdir."""
+    """Check everything that can be checked, open the data, build the model; write nothing."""
     devices = len(spmd.devices())
     validation.check(config, num_devices=devices)
     if steps is not None and steps < 1:
@@ -49,11 +51,6 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> J
     update = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
     order = batches.BatchOrder(len(train), update, config.seed, config.partition)
     program, initial = build(config, train, order)
-    if processes.is_first():
-        _claim(workdir, config)
-    processes.wait_for_all("claimed")
-    if not processes.is_first():
-        _find_claimed(workdir, config)
     temperature = config.loss.kwargs.temperature
     if processes.is_first() and temperature is not None and not config_lib.takes_temperature(config):
         print(f"Loss {config.loss.name!r} has no temperature: the {temperature} given goes unused.", file=sys.stderr)
@@ -133,18 +130,30 @@ def build(
     return program, step_lib.init(program, params, batch_stats)
 
 
+@contextlib.contextmanager
+def claimed(job: Job) -> Iterator[None]:
+    """Make the workdir this run's own, or find that it already is, and keep every other run out of it.
+
+    Raises:
+      UsageError: if it cannot be written, another run is going on there, or it holds a run of another configuration.
+    """
+    with storage.held(job.workdir) if processes.is_first() else contextlib.nullcontext():
+        if processes.is_first():
+            _claim(job.workdir, job.config)
+        processes.wait_for_all("claimed")
+        if not processes.is_first():
+            _find_claimed(job.workdir, job.config)
+        yield
+
+
 def _claim(workdir: Path, config: ConfigDict) -> None:
-    """Make the workdir this run's own, or find that it already is."""
     path, text = workdir / "config.json", config.to_json(indent=2) + "\n"
-    try:
-        if path.exists():
-            _compare(path, config)
-            if path.read_text() == text:
-                return
-        with files.replacing(path) as temporary:
-            temporary.write_text(text)
-    except OSError as error:
-        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
+    if path.exists():
+        _compare(path, config)
+        if path.read_text() == text:
+            return
+    with files.replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def _find_claimed(workdir: Path, config: ConfigDict) -> None:
@@ -166,7 +175,7 @@ def _compare(path: Path, config: ConfigDict) -> None:
     differ = [
         f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
         for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and name not in CHANGEABLE
+        if theirs.get(name) != ours.get(name) and not (name in CHANGEABLE and name in theirs)
     ]
     if differ:
         raise UsageError(

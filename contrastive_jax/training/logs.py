@@ -100,7 +100,7 @@ class StepLog:
         images_per_second: float,
     ) -> None:
         """Log one step. The speed goes to TensorBoard alone: all else is the same however often a run is resumed."""
-        self._rows.write(to_json(row) + "\n")
+        self._rows.write(json.dumps(with_nulls(row)) + "\n")
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint32).tobytes())
         if row["step"] % self._tensorboard_every == 0:
@@ -116,6 +116,8 @@ class StepLog:
             # JSON has no NaN, and here it matters which of them it is.
             parts = {name: x if _is_finite(x) else str(x) for name, x in row.items()}
             file.write(json.dumps({**parts, "ids": ids.tolist()}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         return path
 
     def flush(self) -> None:
@@ -154,14 +156,16 @@ def save_similarity(
         np.savez_compressed(temporary, edges=edges, **arrays)
 
 
-def to_json(row: Mapping[str, Any]) -> str:
-    """A line of JSON; a number that is not finite, for which JSON has no word, becomes null.
+def with_nulls(tree: Any) -> Any:
+    """Nested dicts with None, which JSON has a word for, in place of every number that is not finite.
 
     Example:
-      >>> to_json({"step": 3, "loss": math.nan})
-      '{"step": 3, "loss": null}'
+      >>> with_nulls({"step": 3, "final": {"loss": math.nan}})
+      {'step': 3, 'final': {'loss': None}}
     """
-    return json.dumps({name: x if _is_finite(x) else None for name, x in row.items()})
+    if isinstance(tree, Mapping):
+        return {name: with_nulls(x) for name, x in tree.items()}
+    return tree if _is_finite(tree) else None
 
 
 def _is_finite(x: Any) -> bool:
@@ -194,9 +198,10 @@ def keep_steps_before(workdir: Path, start: int, *, num_bins: int) -> None:
     _truncate(workdir / COUNTS, start * _bytes_a_step(num_bins))
     path = workdir / NONFINITE
     if path.exists():
-        kept = [line for line in path.read_text("utf-8").splitlines(keepends=True) if _step_of(line) in range(start)]
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) in range(start)]
         with files.replacing(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.write_bytes(b"".join(kept))
 
 
 def _whole_rows(path: Path) -> Iterator[int]:
@@ -210,7 +215,7 @@ def _whole_rows(path: Path) -> Iterator[int]:
             yield len(line)
 
 
-def _step_of(line: bytes | str) -> int | None:
+def _step_of(line: bytes) -> int | None:
     """The step of a row; None where it is none."""
     try:
         row = json.loads(line)

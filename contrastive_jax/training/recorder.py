@@ -10,10 +10,11 @@ from contrastive_jax.training import logs, progress
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
 from contrastive_jax.training.job import Job
+from contrastive_jax.training.step import MUST_BE_FINITE
 
 
 class NonFiniteError(UsageError):
-    """The loss or its gradient is not finite, once or, where that is to be skipped, too often in a row."""
+    """Loss, gradient or parameters are not finite: once or, where such steps are skipped, too often in a row."""
 
 
 class Recorder:
@@ -50,7 +51,7 @@ class Recorder:
         self._bar.update(row)
         if self._log is not None:
             self._log.write(row, outputs.get("distribution"), images_per_second=self._bar.images_per_second)
-        if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
+        if not np.isfinite([row[name] for name in MUST_BE_FINITE]).all():
             self._report(row)
 
     def flush(self) -> None:
@@ -62,7 +63,8 @@ class Recorder:
     def _report(self, row: Mapping[str, Any]) -> None:
         """Keep the parts of the loss and the batch's ids; end the run, unless such steps are skipped."""
         config, step = self._job.config, row["step"]
-        found = f"step {step}: the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}"
+        found = f"step {step}: the loss is {row['loss']}, its gradient's norm {row['gradient_norm']}"
+        found += f" and that of the parameters after it {row['parameter_norm']}"
         if self._log is not None:
             path = self._log.write_nonfinite(row, self._job.order.indices(step))
             found += f"; its parts and the batch's ids are in {path}"
@@ -71,6 +73,7 @@ class Recorder:
             return
         if config.on_nonfinite == "skip":
             found += f"; more than config.nonfinite_limit={config.nonfinite_limit} in a row"
+        self._checkpoints.wait()
         last = self._checkpoints.latest_step
         kept = "there is no checkpoint before it" if last is None else f"the checkpoint of step {last} is kept"
         skip = "" if config.on_nonfinite == "skip" else ", or leave such steps out by config.on_nonfinite=skip"

@@ -30,7 +30,7 @@ from contrastive_jax.training import (
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.checkpoints import Checkpoints
 from contrastive_jax.training.config import UsageError
-from contrastive_jax.training.job import Job, prepare
+from contrastive_jax.training.job import Job, claimed, prepare
 from contrastive_jax.training.recorder import Recorder
 
 
@@ -49,28 +49,34 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
       UsageError: what was asked for cannot be done; nothing has been written, or what was there is kept. Of its kinds,
         `DamagedError`: there are checkpoints, but none is whole; `NonFiniteError`: the loss or its gradient is not
         finite; `StorageError`: no space, no permission, too many open files.
-      Interrupted: on SIGTERM or SIGINT, after the step in hand and with a checkpoint of it.
+      Interrupted: on SIGTERM or SIGINT while it trains, after the step in hand and with a checkpoint of it.
     """
     started, around = time.perf_counter(), environment.describe()
     job = prepare(config, Path(workdir), steps=steps)
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
-    alone = storage.held(job.workdir) if processes.is_first() else contextlib.nullcontext()
-    with storage.refusals_explained(job.workdir), alone:
+    with storage.refusals_explained(job.workdir), claimed(job):
         with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
             state, speed = train(job, checkpoints, stop)
-        if processes.is_first():
-            with interruption.ending(stop):
+        with interruption.ending(stop):
+            if processes.is_first():
                 found = evaluate.evaluate(job, state)
                 _save_pictures(job, found)
                 _summarize(job, stop, found, speed, around, seconds=time.perf_counter() - started)
-        processes.wait_for_all("evaluated")
+            processes.wait_for_all("evaluated")
         return json.loads((job.workdir / "summary.json").read_text())
 
 
-def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float]:
-    """Take the steps that are left until `stop`; the final state, and images per second."""
-    state = checkpoints.resume(job.initial, most=logs.logged_steps(job.workdir, num_bins=job.program.num_bins))
+def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float | None]:
+    """Take the steps that are left until `stop`; the final state, and images per second, None where none was left."""
+    logged = logs.logged_steps(job.workdir, num_bins=job.program.num_bins)
+    state = checkpoints.resume(job.initial, most=logged)
     resumed, state = state is not None, job.initial if state is None else state
+    # A checkpoint is begun only when the one before it is whole.
+    if not resumed and logged > 2 * job.config.checkpoint.every:
+        raise UsageError(
+            f"{job.workdir}: the log holds {logged} steps, but there is no checkpoint. Put the folder checkpoints "
+            f"back, or move {logs.ROWS} away to begin again."
+        )
     start = int(state.step)
     if start > stop:
         raise UsageError(f"--steps={stop}: {job.workdir} has taken {start} already; as many or more are wanted.")
@@ -80,7 +86,7 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.Train
         _save_views(job)
     with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, interruption.watching() as watch:
         if start == stop:
-            return state, 0.0
+            return state, None
         recorder = Recorder(job, log, bar, checkpoints)
         state = _take_steps(job, state, stop, recorder, checkpoints, watch)
         return state, bar.images_per_second
@@ -97,11 +103,13 @@ def _take_steps(job, state, stop, recorder, checkpoints, watch) -> step_lib.Trai
         placed, outputs = mapped.step(placed, batch)
         recorder.add(mapped.read(outputs))
         taken = recorder.step
-        asked = watch.asked(taken) if taken < stop else None
+        asked = watch.asked(taken)
         if taken % job.config.checkpoint.every == 0 or taken == stop or asked:
-            recorder.flush()  # a state whose loss was not a number is never saved
+            recorder.flush()  # a state that is not finite is never saved
             checkpoints.save(mapped.read(placed))
-        if asked:
+        if asked or taken == stop:
+            checkpoints.wait()
+        if asked := asked or (watch.asked(taken) if taken == stop and not processes.several() else None):
             raise interruption.Interrupted(asked, taken)
         if taken == start + 1:
             watch.begin()
@@ -171,5 +179,5 @@ def _summarize(job, stop, found, images_per_second, around, *, seconds) -> None:
         "environment": around,
     }
     with files.replacing(job.workdir / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        temporary.write_text(json.dumps(logs.with_nulls(summary), indent=2, allow_nan=False) + "\n")
     print(evaluate.tables(job, found, last_row))

@@ -14,6 +14,8 @@ from contrastive_jax.training.program import Params as Params
 from contrastive_jax.training.program import Program as Program
 from contrastive_jax.training.program import TrainState as TrainState
 
+MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
+
 
 def init(program: Program, model_params: Any, batch_stats: Any) -> TrainState:
     """The state before the first step."""
@@ -41,8 +43,8 @@ def train_step(
 
     Returns:
       (new state, metrics), both the same on every device. Metrics: scalars `loss`, its parts by name, `learning_rate`,
-      `gradient_norm`, what is learnt of the loss (`scale`, `bias`) as the step used it, `skipped` and
-      `skipped_in_a_row` where updates that are not finite are dropped, and the
+      `gradient_norm`, `parameter_norm` after the step, what is learnt of the loss (`scale`, `bias`) as the step used
+      it, `skipped` and `skipped_in_a_row` where updates that are not finite are dropped, and the
       `SimilarityDistribution` of the whole batch under `distribution`: that of the first two views, since all views of
       an instance are drawn alike.
     """
@@ -61,6 +63,7 @@ def train_step(
         )
     params = optax.apply_updates(state.params, updates)
     params = params._replace(loss=objective_lib.bounded(params.loss))
+    metrics["parameter_norm"] = optax.tree.norm(params)
     estimated = estimator.update(
         program,
         state.estimator,
@@ -78,8 +81,8 @@ def train_step(
 
 
 def _skip_nonfinite(taken, before, metrics) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The state after a step, all of it that before where the loss or its gradient is not finite, and the counts."""
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+    """The state after a step, all of it that before where the step is not finite, and the counts."""
+    finite = jnp.stack([jnp.isfinite(metrics[name]) for name in MUST_BE_FINITE]).all()
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, before)
     counts = {
         "skipped": before.skipped + jnp.where(finite, 0, 1),

@@ -22,10 +22,15 @@ _ADVICE = {
     errno.EPERM: "give this user the right to read and write there",
     errno.EROFS: "mount it for writing",
     errno.EMFILE: "raise this process's limit of open files (ulimit -n)",
+    errno.EFBIG: "raise this process's limit of a file's size (ulimit -f)",
     errno.ENFILE: "close files of other programs, or raise the machine's limit of them",
+    errno.ENOMEM: "free memory",
     errno.EIO: "see to the disk, or the network before it",
-    errno.ESTALE: "see to the network file system",
+    errno.ENOTDIR: "move the file away that lies where a folder is wanted",
+    errno.EEXIST: "move the file away that lies where a folder is wanted",
 }
+_NETWORK = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+_ADVICE |= dict.fromkeys((*_NETWORK, errno.EBUSY), "see to the file system, or the network before it")
 
 
 class StorageError(UsageError):
@@ -71,9 +76,14 @@ def held(workdir: Path) -> Iterator[None]:
     Where the system or the file system knows no locks, nothing is done.
 
     Raises:
-      UsageError: if another run is going on there.
+      UsageError: if another run is going on there, or nothing can be written there.
     """
-    with open(workdir / ".lock", "a+", encoding="utf-8") as file:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = open(workdir / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
+    with lock as file:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,20 +22,24 @@ def check(config: ConfigDict, *, num_devices: int, num_instances: int | None = N
     Raises:
       UsageError: one line a fault: the field, what was given, what is wanted.
     """
-    faults = [*field_faults(config)]
-    faults = faults or [*_loss_faults(config), *_joint_faults(config, num_devices, num_instances)]
-    if faults:
-        raise UsageError("\n".join(faults))
+    faults = dict(field_faults(config))
+    sound = config.copy_and_resolve_references()
+    sound.update_from_flattened_dict({path: FIELDS[path].default for path in faults})
+    together = [*_loss_faults(sound), *_joint_faults(sound, num_devices, num_instances)]
+    # What is said of a field's default, in place of a value that is at fault, is no news.
+    together = [fault for fault in together if not any(f"config.{path}" in fault for path in faults)]
+    if lines := [*faults.values(), *together]:
+        raise UsageError("\n".join(lines))
 
 
-def field_faults(config: ConfigDict) -> Iterator[str]:
-    """A line for every field whose value, by itself, is out of its range."""
+def field_faults(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Every field whose value, by itself, is out of its range, and a line that says so."""
     for path, value in config_lib.flatten(config).items():
         field = FIELDS[path]
         if value is None and field.optional:
             continue
         if value is None or not _is_finite(value) or not field.holds(value):
-            yield f"config.{path}={value!r}: {field.wanted} is wanted."
+            yield path, f"config.{path}={value!r}: {field.wanted} is wanted."
 
 
 def _is_finite(value: object) -> bool:

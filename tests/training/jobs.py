@@ -16,5 +16,6 @@ def config(**overrides):
 
 def train(job_config, workdir, steps):
     """Take steps without evaluating; the state after them."""
-    with Checkpoints(workdir / "checkpoints", keep=job_config.checkpoint.keep) as checkpoints:
-        return run.train(job_lib.prepare(job_config, workdir), checkpoints, steps)[0]
+    job, keep = job_lib.prepare(job_config, workdir), job_config.checkpoint.keep
+    with job_lib.claimed(job), Checkpoints(workdir / "checkpoints", keep=keep) as checkpoints:
+        return run.train(job, checkpoints, steps)[0]

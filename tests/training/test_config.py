@@ -64,6 +64,11 @@ def test_all_that_is_wrong_is_said_at_once():
     with pytest.raises(UsageError) as error:
         validation.check(config(**{"loss.kwargs.sigma": 1.0, "batch_size": 63, "num_views": 3}), num_devices=2)
     assert len(str(error.value).splitlines()) == 3
+    with pytest.raises(UsageError) as error:
+        validation.check(config(epochs=0, batch_size=0, contrast_size=100, num_views=3), num_devices=1)
+    # Nothing of the set that does not divide the batch, whose size is at fault itself.
+    said = {line.split("=")[0] for line in str(error.value).splitlines()}
+    assert said == {"config.epochs", "config.batch_size", "config.num_views"}
 
 
 def test_a_contrast_set_of_several_batches(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from contrastive_jax.training import job as job_lib
 from contrastive_jax.training import logs
 from contrastive_jax.training.checkpoints import Checkpoints, DamagedError, digest
+from contrastive_jax.training.config import UsageError
 from tests.training.jobs import config, train
 
 CONFIG = config(**{"checkpoint.every": 2})
@@ -152,6 +153,48 @@ def test_a_run_does_not_go_on_from_later_than_its_log(name, original, workdir, c
     assert path.read_bytes() == (original[0] / name).read_bytes()
 
 
+def test_a_file_in_place_of_a_checkpoint_is_set_aside(original, workdir, capsys):
+    _replace(workdir / "checkpoints" / "6", with_a_file=True)
+    assert digest(jax.tree.map(np.asarray, train(CONFIG, workdir, STEPS))) == original[2][6]
+    assert f"set aside in {workdir / 'damaged' / '6'}" in capsys.readouterr().err
+    assert (workdir / "damaged" / "6").read_bytes() == b"\1"
+
+
+def test_a_checkpoint_under_another_step(original, workdir):
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "6")
+    with (
+        Checkpoints(workdir / "checkpoints", keep=3) as checkpoints,
+        pytest.raises(DamagedError, match="it is of step 2"),
+    ):
+        checkpoints.restore(original[1].initial, 6)
+
+
+def test_want_of_memory_is_no_damage(original, workdir, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("contrastive_jax.training.checkpoints.digest", fail)
+    with pytest.raises(MemoryError):
+        train(CONFIG, workdir, STEPS)
+    assert (workdir / "checkpoints" / "6").exists() and not (workdir / "damaged").exists()
+
+
+def test_checkpoints_that_are_gone(original, workdir):
+    """The log of the steps that were taken is not thrown away without a word."""
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(UsageError, match="the log holds 6 steps, but there is no checkpoint"):
+        train(CONFIG, workdir, STEPS)
+    assert (workdir / "metrics.jsonl").read_bytes() == (original[0] / "metrics.jsonl").read_bytes()
+
+
+def test_what_a_killed_run_had_begun_is_removed(workdir):
+    begun = workdir / "checkpoints" / "8.orbax-checkpoint-tmp"
+    begun.mkdir()
+    train(CONFIG, workdir, STEPS)
+    assert not begun.exists()
+
+
 def test_a_log_that_is_gone(workdir):
     (workdir / "metrics.jsonl").unlink()
     with pytest.raises(DamagedError, match=r"checkpoints/6: the log beside it is whole up to step 0 only"):
@@ -160,6 +203,13 @@ def test_a_log_that_is_gone(workdir):
 
 
 ROW = '{"step": %d, "loss": 1.0}\n'
+
+
+def test_the_log_of_what_was_not_finite_is_repaired(tmp_path):
+    whole = b'{"step": 1, "loss": "nan"}\n'
+    (tmp_path / "nonfinite.jsonl").write_bytes(whole + b'\xff{"step"\n{"step": 5}\n{"step": 2}')
+    logs.keep_steps_before(tmp_path, 4, num_bins=0)
+    assert (tmp_path / "nonfinite.jsonl").read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax.training import gradient, logs
+from contrastive_jax.training import gradient, logs, run
 from contrastive_jax.training import job as job_lib
 from contrastive_jax.training.checkpoints import digest
 from contrastive_jax.training.recorder import NonFiniteError
@@ -84,9 +84,6 @@ def test_skipped_steps_change_nothing_but_the_counts(spoil, tmp_path, capsys):
     assert rows[6]["learning_rate"] == pytest.approx(float(job.program.schedule(4)))
     assert [record["step"] for record in records(tmp_path)] == [3, 4]
 
-    def refuse(name):
-        raise AssertionError(f"{name} is not JSON")
-
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
 
@@ -113,6 +110,25 @@ def test_where_all_is_finite_skipping_changes_nothing(tmp_path):
     states = [train(config(on_nonfinite=mode), tmp_path / mode, 3) for mode in ("stop", "skip")]
     assert digest(host(states[0])) == digest(host(states[1]))
     assert not (tmp_path / "skip" / "nonfinite.jsonl").exists()
+
+
+def test_a_summary_is_json_though_its_last_step_was_skipped(spoil, tmp_path):
+    spoil([1])
+    quick = {"evaluation.raw_pixels": False, "evaluation.probe_epochs": 1, "evaluation.draws": 1}
+    assert run.run(config(**SKIP, **quick), tmp_path, steps=2)["final"]["loss"] is None
+    json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
+
+
+def test_parameters_that_are_not_finite_are_skipped_too(tmp_path):
+    """Where loss and gradient are finite but the update is too large."""
+    too_fast = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0.0}
+    state = train(config(**SKIP, **too_fast), tmp_path, 2)
+    assert state.skipped == 2
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(host(state).params))
+
+
+def refuse(name):
+    raise AssertionError(f"{name} is not JSON")
 
 
 def test_a_run_that_stopped_goes_on_skipping(spoil, tmp_path):

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import struct
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -185,48 +187,69 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     before = (workdir / "metrics.jsonl").read_bytes()
     again = run.run(config(), workdir)
     assert again["evaluation"] == summary["evaluation"]
+    assert summary["images_per_second"] > 0 and again["images_per_second"] is None
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
 def test_another_configuration_is_refused_and_nothing_overwritten(finished):
     workdir, _ = finished
-    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*") if p.is_file()}
     with pytest.raises(UsageError, match=r"vrns_weight \(there 0.0, here 3.0\)"):
         run.run(config(vrns_weight=3.0), workdir)
-    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum):
+@pytest.mark.parametrize(("while_logging", "ends_after"), [(2, 4), (4, 5)])
+def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum, while_logging, ends_after):
+    """Even if it comes with the last step."""
     write, before = logs.StepLog.write, signal.getsignal(signum)
 
     def write_and_be_asked(log, row, *rest, **options):
         write(log, row, *rest, **options)
-        if row["step"] == 2:
+        if row["step"] == while_logging:
             os.kill(os.getpid(), signum)
-            assert signal.getsignal(signum) == signal.SIG_DFL  # a second one would end this process
+            # A second one, of either kind, would end this process.
+            assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
 
     monkeypatch.setattr(logs.StepLog, "write", write_and_be_asked)
-    with pytest.raises(Interrupted, match="stopped after step 4; the same command goes on") as stopped:
-        train(config(**{"checkpoint.every": 1000}), tmp_path, 40)
+    with pytest.raises(Interrupted, match=f"stopped after step {ends_after}; the same command goes on") as stopped:
+        train(config(**{"checkpoint.every": 1000}), tmp_path, 5)
     assert stopped.value.status == 128 + signum
     assert signal.getsignal(signum) == before
-    assert len(logs.read_rows(tmp_path / "metrics.jsonl")) == 4
+    assert len(logs.read_rows(tmp_path / "metrics.jsonl")) == ends_after
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
-        assert checkpoints.latest_step == 4
+        assert checkpoints.latest_step == ends_after
+
+
+def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
+    wait = Checkpoints.wait
+
+    def be_asked_and_wait(checkpoints):
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, "wait", be_asked_and_wait)
+    with pytest.raises(Interrupted, match="SIGTERM: stopped after step 2"):
+        train(config(), tmp_path, 2)
+    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
+        assert checkpoints.latest_step == 2
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_evaluation(tmp_path, monkeypatch, signum):
-    evaluated, before = evaluate.evaluate, signal.getsignal(signum)
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: os.kill(os.getpid(), signum))
-    quick = config(**{"evaluation.raw_pixels": False, "evaluation.probe_epochs": 1, "evaluation.draws": 1})
-    with pytest.raises(Interrupted, match="stopped after step 1; the same command goes on") as stopped:
-        run.run(quick, tmp_path, steps=1)
-    assert stopped.value.status == 128 + signum
-    assert signal.getsignal(signum) == before
-    monkeypatch.setattr(evaluate, "evaluate", evaluated)
-    assert run.run(quick, tmp_path, steps=1)["steps"] == 1
+def test_a_signal_ends_the_evaluation(tmp_path, signum):
+    """By the command itself: a handler's exception may get lost."""
+    train(config(), tmp_path, 1)
+    command = [sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
+    flags = os.environ | {"XLA_FLAGS": ""}
+    process = subprocess.Popen([*command, "--steps=1"], env=flags, stderr=subprocess.PIPE, text=True)
+    while "Evaluating untrained encoder" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signum)
+    said = process.communicate()[1].splitlines()
+    assert process.returncode == 128 + signum
+    assert said[-1] == f"{signal.Signals(signum).name}: stopped after step 1; the same command goes on from it."
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path):
@@ -256,20 +279,22 @@ def test_a_run_goes_on_on_another_number_of_devices(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("every", [1, 1000])
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, every):
-    overrides = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0.0, "checkpoint.every": every}
+def test_what_is_not_finite_is_never_saved(tmp_path, every):
+    """At this learning rate a finite gradient makes parameters that are not."""
+    overrides = {"optimizer.learning_rate": 1e12, "optimizer.warmup_epochs": 0.0, "checkpoint.every": every}
     job_config = config(**overrides)
     with pytest.raises(NonFiniteError, match=r"step \d+: the loss is") as error:
         run.run(job_config, tmp_path)
     job = job_lib.prepare(job_config, tmp_path)
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
-        if every == 1000:
+        if every == 1000 or checkpoints.latest_step is None:
             assert checkpoints.latest_step is None
             assert "no checkpoint before it" in str(error.value)
             return
         assert f"checkpoint of step {checkpoints.latest_step} is kept" in str(error.value)
-        checkpoints.restore(job.initial)
-    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text().split("\n")[0]
+        state = checkpoints.restore(job.initial)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    assert "null" not in (tmp_path / "metrics.jsonl").read_text().split("\n")[0]
 
 
 def test_a_workdir_below_a_file(tmp_path):
