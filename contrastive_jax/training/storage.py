@@ -7,6 +7,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 from contrastive_jax.data.sources import SourceError
 from contrastive_jax.training.config import UsageError
 
@@ -60,7 +62,7 @@ def refusals_explained(workdir: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UsageError, SourceError):
+    except (UsageError, SourceError, jax.errors.JaxRuntimeError):  # the last is of devices, or of other processes
         raise
     except (OSError, ValueError, RuntimeError) as error:
         if (number := refusal(error)) is None:
