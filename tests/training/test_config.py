@@ -193,6 +193,16 @@ def test_a_workdir_with_a_broken_configuration(tmp_path):
         run.run(config(), tmp_path)
 
 
+def test_a_workdir_of_an_earlier_version(tmp_path):
+    """Even a field that may change between two starts: without it, the checkpoints are others too."""
+    given = config().to_json().replace('"on_nonfinite": "stop", ', "")
+    assert "on_nonfinite" not in given
+    (tmp_path / "config.json").write_text(given)
+    with pytest.raises(UsageError, match=r"another configuration: on_nonfinite \(there None, here 'stop'\)"):
+        run.run(config(), tmp_path)
+    assert (tmp_path / "config.json").read_text() == given
+
+
 def test_steps_below_one(tmp_path):
     with pytest.raises(UsageError, match="--steps=0: at least 1"):
         run.run(config(), tmp_path / "run", steps=0)
