@@ -104,7 +104,7 @@ def _draw_training_set(axes, kind, distributions, optimum):
     axes.axvline(value, linestyle="--", color=_THEORY, linewidth=1.2, label=label)
     if kind == "cross_view":
         least, greatest = optimum["theory_variance_least"], optimum["theory_variance_greatest"]
-        axes.plot([], [], " ", label=f"optimal variance {least:.2g} to {greatest:.2g} (Thm 5.5)")
+        axes.plot([], [], " ", label=f"optimal variance (Thm 5.5):\n{least:.2g} to {greatest:.2g}")
     _finish_densities(axes)
 
 
