@@ -131,7 +131,7 @@ def test_closing_stops_the_threads():
     assert workers
     stream.close()
     for worker in workers:
-        worker.join(timeout=5)
+        worker.join(timeout=60)
         assert not worker.is_alive()
 
 

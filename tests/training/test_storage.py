@@ -70,6 +70,14 @@ def at_step(monkeypatch):
     return at
 
 
+def wait_for_checkpoint(workdir, step):
+    """Until it is whole: it is written while the next steps are taken."""
+    deadline = time.monotonic() + 60
+    while step not in storage.steps_of(workdir / "checkpoints"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def restorable(workdir):
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
         return int(checkpoints.restore(job_lib.prepare(CONFIG, workdir).initial).step)
@@ -82,10 +90,23 @@ def assert_ends_the_same(workdir, undisturbed):
         assert (workdir / name).read_bytes() == (original / name).read_bytes()
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0, None), (4, 4)])
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (0, None),
+        (3, 2),  # which is logged just before the checkpoint of four steps is begun
+        (4, 4),
+    ],
+)
 def test_a_disk_that_is_full_while_training(step, kept, small_disk, at_step, undisturbed, monkeypatch):
     workdir = small_disk / "run"
-    at_step(step, lambda: fill(small_disk))
+
+    def fill_once_kept():
+        if kept is not None:
+            wait_for_checkpoint(workdir, kept)
+        fill(small_disk)
+
+    at_step(step, fill_once_kept)
     goes_on = "There is no checkpoint yet" if kept is None else f"The checkpoint of step {kept} is kept"
     with pytest.raises(StorageError, match=f"{workdir}: No space left on device; make room. {goes_on}"):
         run.run(CONFIG, workdir, steps=STEPS)
@@ -127,12 +148,10 @@ def test_a_disk_that_is_full_at_the_end(small_disk, monkeypatch):
 
 def test_no_file_descriptors(tmp_path, at_step, undisturbed, monkeypatch):
     workdir, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_NOFILE)
-
     held = []
 
     def exhaust():
-        while list(workdir.glob("checkpoints/*tmp*")):  # of the checkpoint before
-            time.sleep(0.01)
+        wait_for_checkpoint(workdir, 4)
         greatest = max(map(int, os.listdir("/proc/self/fd")))
         resource.setrlimit(resource.RLIMIT_NOFILE, (greatest + 1, limits[1]))
         with contextlib.suppress(OSError):
