@@ -1,5 +1,7 @@
 """Damaged files of a run: it says so, goes back to the newest checkpoint that is whole, and ends as if nothing were."""
 
+import itertools
+import re
 import shutil
 
 import hypothesis
@@ -45,10 +47,32 @@ def cut(path):
 
 
 def flip(path):
-    """One bit in the middle, which is one bit of one array: nothing but the digest tells."""
+    """One bit in the middle of the largest of the compressed arrays, whose frames begin with these four bytes.
+
+    What that leads to differs: where the frames lie in the file is a matter of timing.
+    """
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    frames = [match.start() for match in re.finditer(rb"\x28\xb5\x2f\xfd", data)]
+    begin, end = max(itertools.pairwise(frames), key=lambda frame: frame[1] - frame[0])
+    data[(begin + end) // 2] ^= 1
     path.write_bytes(data)
+
+
+def flip_unnoticed(folder, job, monkeypatch):
+    """Write a checkpoint anew with one bit of one array flipped: nothing but the digest tells."""
+    step, beside = int(folder.name), folder.parents[1] / "beside"
+    with Checkpoints(folder.parent, keep=3) as checkpoints:
+        state = jax.tree.map(np.copy, checkpoints.restore(job.initial, step))
+    before = digest(state)
+    largest_array = max(jax.tree.leaves(state.params), key=np.size)
+    largest_array.reshape(-1).view(np.uint32)[largest_array.size // 2] ^= 1
+    with monkeypatch.context() as patch, Checkpoints(beside, keep=3) as checkpoints:
+        patch.setattr("contrastive_jax.training.checkpoints.digest", lambda _: before)
+        checkpoints.save(state)
+        checkpoints.wait()
+    shutil.rmtree(folder)
+    (beside / str(step)).rename(folder)
+    shutil.rmtree(beside)
 
 
 def empty_all(path):
@@ -74,8 +98,8 @@ def test_a_run_goes_back_and_ends_the_same(damage, original, workdir, capsys):
     assert any((workdir / "damaged" / "6").iterdir())
 
 
-def test_a_flipped_bit_is_noticed_by_the_digest_alone(original, workdir):
-    flip(largest(workdir / "checkpoints" / "6"))
+def test_a_flipped_bit_is_noticed_by_the_digest_alone(original, workdir, monkeypatch):
+    flip_unnoticed(workdir / "checkpoints" / "6", original[1], monkeypatch)
     said = pytest.raises(DamagedError, match="not those that were saved: their sha256 differs")
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints, said:
         checkpoints.restore(original[1].initial, 6)
@@ -119,9 +143,9 @@ def _replace(path, *, with_a_file):
         path.write_bytes(b"\1")
 
 
-def test_where_all_are_damaged_they_are_named_and_nothing_is_touched(workdir):
+def test_where_all_are_damaged_they_are_named_and_nothing_is_touched(original, workdir, monkeypatch):
     for step in (2, 4, 6):
-        flip(largest(workdir / "checkpoints" / str(step)))
+        flip_unnoticed(workdir / "checkpoints" / str(step), original[1], monkeypatch)
     before = contents(workdir)
     with pytest.raises(DamagedError) as error:
         train(CONFIG, workdir, STEPS)
