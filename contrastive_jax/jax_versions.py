@@ -16,7 +16,7 @@ def enable_x64(new_value: bool = True) -> AbstractContextManager[None]:
         return cast(AbstractContextManager[None], jax.enable_x64(new_value))
     from jax import experimental
 
-    return cast(AbstractContextManager[None], experimental.enable_x64(new_value))
+    return cast(Any, experimental).enable_x64(new_value)
 
 
 def varying_axes(x: Any) -> frozenset[Any]:
