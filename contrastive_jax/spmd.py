@@ -9,6 +9,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from contrastive_jax import jax_versions
+
 AXIS = "batch"
 PARALLELISMS = ("shard_map", "pmap")
 AxisName = Any  # a hashable name, or a tuple of them; None for a program that is not mapped
@@ -87,10 +89,10 @@ def vary_alike(arrays: Sequence[jax.Array]) -> list[jax.Array]:
     ends as a value of this device, or a custom gradient meets such a constant, both have to be marked alike; the
     gradient with respect to what was marked here is summed over the devices. Nothing happens outside `shard_map`.
     """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    varying = [jax_versions.varying_axes(x) for x in arrays]
     axes = frozenset().union(*varying)
     missing = [tuple(axes - own) for own in varying]
-    return [lax.pcast(x, m, to="varying") if m else x for x, m in zip(arrays, missing, strict=True)]
+    return [jax_versions.mark_varying(x, m) if m else x for x, m in zip(arrays, missing, strict=True)]
 
 
 class Mapped(NamedTuple):

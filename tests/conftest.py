@@ -18,6 +18,8 @@ import hypothesis
 import jax
 import pytest
 
+from contrastive_jax import jax_versions
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_disable_most_optimizations", True)  # of XLA, likewise
@@ -66,5 +68,5 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def x64():
     """Run one test in float64."""
-    with jax.enable_x64(True):
+    with jax_versions.enable_x64():
         yield
