@@ -74,7 +74,7 @@ def settings(job: Job) -> report.Settings:
     """How the run's representations are evaluated."""
     e = job.config.evaluation
     return report.Settings(
-        num_classes=job.train.num_classes,
+        num_classes=sources.num_classes_of(job.train) or 0,
         probe_epochs=e.probe_epochs,
         probe_learning_rate=e.probe_learning_rate,
         knn_neighbours=min(e.knn_neighbours, len(job.train)),

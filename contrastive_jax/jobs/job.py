@@ -47,7 +47,7 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> J
     validation.check(config, num_devices=devices)
     if steps is not None and steps < 1:
         raise UsageError(f"--steps={steps}: at least 1 is wanted.")
-    train, test = (_load(config, split) for split in ("train", "test"))
+    train, test = _load(config)
     validation.check(config, num_devices=devices, num_instances=len(train))
     _check_labels(config, train)
     update = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
@@ -59,12 +59,11 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> J
     return Job(config, workdir, train, test, order, program, initial)
 
 
-def _load(config: ConfigDict, split: str) -> sources.Source:
+def _load(config: ConfigDict) -> sources.Splits:
     data = config.data
     try:
-        return sources.load(
+        return sources.load_splits(
             data.source,
-            split=split,
             image_size=data.image_size,
             stored_size=data.stored_size,
             data_dir=data.directory,
@@ -75,7 +74,10 @@ def _load(config: ConfigDict, split: str) -> sources.Source:
 
 def _check_labels(config: ConfigDict, train: sources.Source) -> None:
     """The probe on a few labels needs them; better said now than after the training."""
-    counts = np.bincount(train.labels, minlength=train.num_classes)
+    labels, num_classes = sources.labels_of(train), sources.num_classes_of(train)
+    if labels is None or num_classes is None:
+        return
+    counts = np.bincount(labels, minlength=num_classes)
     least = int(np.argmin(counts))
     if counts[least] < config.evaluation.labels_per_class:
         raise UsageError(
@@ -102,7 +104,7 @@ def build(
     graphdef, params, batch_stats = models.functional(model)
     schedule = optimizer.learning_rate_schedule(
         config.optimizer.learning_rate,
-        batch_size=order.batch_size,
+        batch_size=order.update_size,
         steps_per_epoch=order.steps_per_epoch,
         warmup_epochs=config.optimizer.warmup_epochs,
         epochs=config.epochs,

@@ -119,7 +119,7 @@ def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[logs.St
 
 def _open_progress(job: Job, start: int, stop: int) -> progress.Progress:
     order = job.order
-    return progress.Progress(start, stop, order.steps_per_epoch, order.batch_size, shown=processes.is_first())
+    return progress.Progress(start, stop, order.steps_per_epoch, order.update_size, shown=processes.is_first())
 
 
 def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
@@ -130,14 +130,14 @@ def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.n
         stop=stop,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        positions=gradient.layout(job.order.batch_size, job.program.pass_size, len(spmd.devices())),
+        positions=gradient.layout(job.order.update_size, job.program.pass_size, len(spmd.devices())),
     ):
         yield {name: batch[name] for name in job.program.inputs}
 
 
 def _save_views(job: Job) -> None:
     indices = np.arange(min(16, len(job.train)))
-    images, _ = job.train.take(indices)
+    images = job.train.take(indices)
     config = job.program.view_config
     draw = functools.partial(
         views.random_views, seed=job.config.seed, epoch=0, num_views=job.program.num_views, config=config
