@@ -58,7 +58,7 @@ def test_a_whole_step(overrides):
     source = sources.load("digits", split="train")
     size = max(job_config.batch_size, job_config.contrast_size or 0)
     program, state = job_lib.build(job_config, source, batches.BatchOrder(len(source), size, 0, "reshuffled"))
-    images, _ = source.take(np.arange(size))
+    images = source.take(np.arange(size))
     batch = {"image": images, "id": np.arange(size, dtype=np.int32)}
     mapped = spmd.map_step(
         lambda state, batch: step_lib.train_step(program, state, batch),

@@ -123,7 +123,7 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ({"parallelism": "threads"}, "config.parallelism='threads': one of 'shard_map', 'pmap'"),
         ({"partition": "sorted"}, "config.partition='sorted'"),
         ({"optimizer.name": "adam"}, "config.optimizer.name='adam': one of 'sgd', 'lars', 'adamw'"),
-        ({"data.source": "imagenet"}, "config.data.source='imagenet'.*tfds:NAME, folder:PATH or npz:PATH"),
+        ({"data.source": "imagenet"}, "config.data.source='imagenet'.*npz:PATH or package.module:function"),
         ({"data.source": "folder:/nowhere"}, "config.data.source='folder:/nowhere'"),
         (
             {"data.source": "tfds:cifar10", "data.directory": "/nowhere"},

@@ -72,7 +72,7 @@ def take_steps(name, state, parallelism="shard_map", devices=1, pass_size=BATCH)
     placed, states = mapped.place_state(state), []
     for k in range(int(state.step), STEPS):
         indices = order.indices(k)[positions]
-        batch = {"image": source.take(indices)[0], "id": indices.astype(np.int32)}
+        batch = {"image": source.take(indices), "id": indices.astype(np.int32)}
         placed, _ = mapped.step(placed, mapped.place_batch(batch))
         states.append(jax.tree.map(np.array, mapped.read(placed)))
     return states
@@ -153,7 +153,7 @@ def encode():
 
 def batch_of(order, step):
     ids = order.indices(step).astype(np.int32)
-    return sources.load("digits", split="train").take(ids)[0], ids
+    return sources.load("digits", split="train").take(ids), ids
 
 
 def test_keys_are_those_of_the_momentum_encoder_and_follow_the_parameters():

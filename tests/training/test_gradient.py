@@ -38,7 +38,7 @@ class Model(nnx.Module):
 def instances():
     source = sources.load("digits", split="train")
     order = batches.BatchOrder(len(source), BATCH, seed=0, partition="reshuffled")
-    images, labels = source.take(order.indices(0))
+    images, labels = source.take(order.indices(0)), source.labels[order.indices(0)]
     return {"image": images, "label": labels, "id": order.indices(0).astype(np.int32)}
 
 

@@ -36,7 +36,7 @@ def train(parallelism, devices, **overrides):
     placed = mapped.place_state(state)
     for k in range(STEPS):
         indices = order.indices(k)
-        images, labels = source.take(indices)
+        images, labels = source.take(indices), source.labels[indices]
         known = {"image": images, "label": labels, "id": indices.astype(np.int32)}
         batch = {name: known[name] for name in program.inputs}
         placed, outputs = mapped.step(placed, mapped.place_batch(batch))
