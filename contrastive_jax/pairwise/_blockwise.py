@@ -92,7 +92,9 @@ def _row_maxima(anchors, candidates, scale, *, anchor_ids, candidate_ids, axis_n
     return jnp.where(jnp.isneginf(peaks), 0, peaks)
 
 
-def _total(fn, constants, anchors, candidates, *, shift, alike, others, anchor_ids, candidate_ids, axis_name, block_size):
+def _total(
+    fn, constants, anchors, candidates, *, shift, alike, others, anchor_ids, candidate_ids, axis_name, block_size
+):
     """y_i = sum over the negatives j of i of fn(others, s_ij, shift_i, *constants): [m].
 
     Neither the shift nor the others are differentiated. `alike`: whether all shifts are, None if they are known to be.
