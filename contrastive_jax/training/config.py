@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_dict
 
-from contrastive_jax import spmd
+from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, views
-from contrastive_jax.models import resnet
 from contrastive_jax.training import objective, optimizer
 
 
@@ -63,7 +62,7 @@ FIELDS: dict[str, Field] = {
     "data.stored_size": _at_least(None, 4, optional=True),
     "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", bool),
     "data.std": Field((0.5,), tuple, "positive numbers, one or one for each channel", lambda x: x and min(x) > 0),
-    "model.name": _one_of("resnet18", tuple(resnet.VARIANTS)),
+    "model.name": _one_of("resnet18", tuple(models.VARIANTS)),
     "model.stem": _one_of("small", ("small", "plain")),
     "model.width": _at_least(64, 1),
     "model.head_hidden": _at_least(None, 1, optional=True),

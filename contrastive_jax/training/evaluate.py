@@ -11,7 +11,6 @@ import numpy as np
 
 from contrastive_jax import evaluation, metrics, models, pairwise
 from contrastive_jax.data import batches, sources, views
-from contrastive_jax.evaluation import report
 from contrastive_jax.training import logs
 from contrastive_jax.training.job import Job
 from contrastive_jax.training.step import TrainState
@@ -24,7 +23,7 @@ UNTRAINED, TRAINED = "untrained encoder", "trained encoder"
 class Evaluation(NamedTuple):
     """All that is found out about a run once its steps are taken, by representation."""
 
-    scores: dict[str, report.Scores]
+    scores: dict[str, evaluation.Scores]
     geometry: dict[str, evaluation.Geometry]  # of the test set
     similarity: dict[str, metrics.SimilarityDistribution]  # of the training set
 
@@ -52,7 +51,7 @@ def evaluate(job: Job, state: TrainState) -> Evaluation:
     )
 
 
-def _scores(job: Job, encoders: dict[str, TrainState]) -> dict[str, report.Scores]:
+def _scores(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Scores]:
     @jax.jit
     def features(encoder, images):
         plain = views.plain_view(images, config=job.program.view_config)
@@ -66,14 +65,14 @@ def _scores(job: Job, encoders: dict[str, TrainState]) -> dict[str, report.Score
     for name, fn in representations.items():
         print(f"Evaluating {name} ...", file=sys.stderr)
         train, test = (batches.sequential(s, job.config.evaluation.batch_size) for s in (job.train, job.test))
-        scores[name] = report.evaluate(fn, train, test, settings(job))
+        scores[name] = evaluation.score(fn, train, test, settings(job))
     return scores
 
 
-def settings(job: Job) -> report.Settings:
+def settings(job: Job) -> evaluation.Settings:
     """How the run's representations are evaluated."""
     e = job.config.evaluation
-    return report.Settings(
+    return evaluation.Settings(
         num_classes=job.train.num_classes,
         probe_epochs=e.probe_epochs,
         probe_learning_rate=e.probe_learning_rate,
@@ -133,9 +132,9 @@ def tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
     for name, label in ((UNTRAINED, "training set, untrained"), (TRAINED, "training set, trained")):
         rows[label] = logs.flat_moments(found.similarity[name])
     optimum = _optimum(job)
-    similarity = report.similarity_table(
+    similarity = evaluation.format_similarities(
         {
-            name: report.Similarities(
+            name: evaluation.Similarities(
                 row["positive_count"], row["positive_mean"], row["cross_view_mean"], row["cross_view_variance"]
             )
             for name, row in rows.items()
@@ -143,7 +142,9 @@ def tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
         negative_optimum=optimum["theory_full_batch_negative"],
         variance_bounds=(optimum["theory_variance_least"], optimum["theory_variance_greatest"]),
     )
-    return "\n\n".join([report.table(found.scores, settings(job)), report.geometry_table(found.geometry), similarity])
+    return "\n\n".join(
+        [evaluation.format_scores(found.scores, settings(job)), evaluation.format_geometry(found.geometry), similarity]
+    )
 
 
 def _optimum(job: Job) -> dict[str, float]:
