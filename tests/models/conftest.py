@@ -2,7 +2,7 @@
 
 import pytest
 
-from contrastive_jax.models import resnet
+from contrastive_jax.models import _resnet as resnet
 
 
 @pytest.fixture

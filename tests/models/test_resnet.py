@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from contrastive_jax.models import BatchNorm, ResNet
-from contrastive_jax.models.convolution import convolve
+from contrastive_jax.models._convolution import convolve
 
 SMALLER_STEM = (7 * 7 - 3 * 3) * 3 * 64
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from contrastive_jax.models.initializers import lecun_normal
-from contrastive_jax.models.normalization import BatchNorm
+from contrastive_jax.models._initializers import lecun_normal
+from contrastive_jax.models._normalization import BatchNorm
 
 
 class ProjectionHead(nnx.Module):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from contrastive_jax.models.convolution import convolve
-from contrastive_jax.models.initializers import he_normal_fan_out
-from contrastive_jax.models.normalization import BatchNorm
+from contrastive_jax.models._convolution import convolve
+from contrastive_jax.models._initializers import he_normal_fan_out
+from contrastive_jax.models._normalization import BatchNorm
 
 Stem = Literal["small", "plain"]
 

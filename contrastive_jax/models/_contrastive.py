@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from contrastive_jax.models.heads import ProjectionHead
-from contrastive_jax.models.resnet import ResNet, Stem
+from contrastive_jax.models._heads import ProjectionHead
+from contrastive_jax.models._resnet import ResNet, Stem
 
 
 class ContrastiveModel(nnx.Module):
