@@ -62,7 +62,7 @@ FIELDS: dict[str, Field] = {
     "data.stored_size": _at_least(None, 4, optional=True),
     "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", bool),
     "data.std": Field((0.5,), tuple, "positive numbers, one or one for each channel", lambda x: x and min(x) > 0),
-    "model.name": _one_of("resnet18", tuple(models.VARIANTS)),
+    "model.name": _one_of("resnet18", tuple(name for name in models.ENCODERS if name.startswith("resnet"))),
     "model.stem": _one_of("small", ("small", "plain")),
     "model.width": _at_least(64, 1),
     "model.head_hidden": _at_least(None, 1, optional=True),

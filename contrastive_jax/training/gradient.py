@@ -35,10 +35,10 @@ def direct(program: Program, state: TrainState, batch: Batch, axis_name: spmd.Ax
       (gradient of the parameters, (the loss's parts, running statistics, the views' embeddings, what was found for
       the estimator)): average the gradient over the devices.
     """
-    keys, key_stats = _encode_keys(program, state, state.estimator.get("encoder_batch_stats"), batch)
+    keys, key_stats = _encode_keys(program, state, state.estimator.get("encoder_batch_stats"), batch, axis_name)
 
     def loss_fn(params):
-        embeddings, batch_stats = _encode(program, state, params.model, state.batch_stats, batch)
+        embeddings, batch_stats = _encode(program, state, params.model, state.batch_stats, batch, axis_name)
         parts, log_average = _loss(program, state, params.loss, embeddings, keys, batch, axis_name)
         fresh = estimator.Fresh(log_average, (keys or embeddings)[1], key_stats)
         return parts["loss"], (parts, batch_stats, embeddings, fresh)
@@ -49,11 +49,11 @@ def direct(program: Program, state: TrainState, batch: Batch, axis_name: spmd.Ax
 def cached(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
     """The same in pieces of `program.pass_size` instances over all devices."""
     size = program.pass_size // spmd.axis_size(axis_name)
-    encode = functools.partial(_encode, program, state)
+    encode = functools.partial(_encode, program, state, axis_name=axis_name)
 
     def forward(stats, piece):
         embeddings, batch_stats = encode(state.params.model, stats[0], piece)
-        keys, key_stats = _encode_keys(program, state, stats[1], piece)
+        keys, key_stats = _encode_keys(program, state, stats[1], piece, axis_name)
         return (batch_stats, key_stats), (embeddings, keys)
 
     stats = (state.batch_stats, state.estimator.get("encoder_batch_stats"))
@@ -92,7 +92,7 @@ def layout(batch_size: int, pass_size: int, num_devices: int) -> np.ndarray:
     return np.concatenate(pieces, axis=1).reshape(-1)
 
 
-def _encode(program, state, model_params, batch_stats, batch):
+def _encode(program, state, model_params, batch_stats, batch, axis_name):
     """The embeddings, [b, d] for each view, and the running statistics after them."""
     stacked = views.random_views(
         batch["image"],
@@ -103,15 +103,17 @@ def _encode(program, state, model_params, batch_stats, batch):
         config=program.view_config,
     )
     images = stacked.reshape(-1, *stacked.shape[2:])
-    projections, batch_stats = models.apply(program.graphdef, model_params, batch_stats, images, train=True)
+    projections, batch_stats = models.apply(
+        program.graphdef, model_params, batch_stats, images, train=True, axis_name=axis_name
+    )
     return tuple(jnp.split(projections, program.num_views)), batch_stats
 
 
-def _encode_keys(program, state, batch_stats, batch):
+def _encode_keys(program, state, batch_stats, batch, axis_name):
     """The same of the momentum encoder, which nothing carries a gradient to; (None, None) where there is none."""
     if program.encoder_momentum is None:
         return None, None
-    return _encode(program, state, state.estimator["encoder_params"], batch_stats, batch)
+    return _encode(program, state, state.estimator["encoder_params"], batch_stats, batch, axis_name)
 
 
 def _loss(program, state, parameters, embeddings, keys, batch, axis_name):

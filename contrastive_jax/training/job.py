@@ -88,13 +88,9 @@ def build(
     """The training program, and the state it starts from."""
     model = models.create(
         config.model.name,
-        channels=train.image_shape[-1],
-        stem=config.model.stem,
-        width=config.model.width,
-        head_hidden=config.model.head_hidden,
-        head_out=config.model.head_out,
-        dtype=config.model.dtype,
-        axis_name=spmd.AXIS,
+        image_shape=train.image_shape,
+        encoder_kwargs={"stem": config.model.stem, "width": config.model.width, "dtype": config.model.dtype},
+        head_kwargs={"hidden": config.model.head_hidden, "out": config.model.head_out},
         seed=config.seed,
     )
     graphdef, params, batch_stats = models.functional(model)

@@ -27,7 +27,7 @@ class Model(nnx.Module):
     def __init__(self, *, normalised):
         rngs = nnx.Rngs(0)
         self.linear = nnx.Linear(64, 8, rngs=rngs)
-        self.norm = BatchNorm(8, axis_name=spmd.AXIS, rngs=rngs) if normalised else None
+        self.norm = BatchNorm(8, rngs=rngs) if normalised else None
 
     def __call__(self, images, *, train):
         x = self.linear(images.reshape(len(images), -1))
@@ -118,7 +118,7 @@ def test_a_piece_is_normalised_by_its_own_statistics():
 
     def alone(*arrays):
         batch = dict(zip(piece, arrays, strict=True))
-        embeddings, _ = gradient._encode(program, state, state.params.model, state.batch_stats, batch)
+        embeddings, _ = gradient._encode(program, state, state.params.model, state.batch_stats, batch, spmd.AXIS)
         return jnp.stack(embeddings, 1)
 
     call = MAPPINGS["shard_map"](alone, 1)
