@@ -163,9 +163,9 @@ def _build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int
     model = config.model
     try:
         return models.create(
-            own.encoder,
+            _builder_of(own.encoder),
             image_shape=image_shape,
-            head=own.head,
+            head=_builder_of(own.head),
             encoder_kwargs=dict(model.kwargs),
             head_kwargs=dict(model.head_kwargs),
             seed=config.seed,
@@ -174,6 +174,11 @@ def _build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int
         raise UsageError(
             f"config.model.name={model.name!r}, config.model.head={model.head!r}: {describe_error(error)}"
         ) from error
+
+
+def _builder_of(part: Any) -> Any:
+    """A function that gives a module which is built already; any other function as it is."""
+    return (lambda _, *, rngs: part) if isinstance(part, nnx.Module) else part
 
 
 def _trace(

@@ -179,6 +179,7 @@ def _data_faults(config: ConfigDict, own: parts.Own, num_devices: int, train: So
         if len(value) not in (1, channels):
             channel = "1 number" if channels == 1 else f"1 or {channels} numbers"
             yield f"config.data.{name}={value!r}: expected {channel} for images of {channels} channels."
+    assert own.loss is not None
     memory = contract.needs_of(own.loss).memory
     if memory is not None and "queue" in memory.arguments:
         update = config_lib.update_size(config, num_instances=count, num_devices=num_devices)

@@ -138,13 +138,7 @@ def create(
       >>> int(state.step), float(metrics["loss"]) > 0
       (1, True)
     """
-    if not isinstance(model, nnx.Module):
-        raise ValueError(
-            f"model: expected a flax.nnx.Module, got {type(model).__name__}; wrap a Linen module in nnx.bridge.ToNNX."
-        )
     objective = Objective(loss, loss_kwargs or {}, vrns_weight, num_instances, learnable)
-    if num_instances is None and (vrns_weight or objective.needs.memory):
-        raise ValueError("num_instances: expected the size of the training set for VRNS or this loss, got None.")
     views = ViewConfig(size=views) if isinstance(views, int) else views
     graphdef, params, model_state = models.functional(model)
     needs_queue = objective.needs.memory is not None

@@ -41,6 +41,9 @@ class Objective:
       num_instances: n, the size of the training set.
       learnable: whether the hyperparameters that the loss declares learnable are learnt.
 
+    Raises:
+      ValueError: if num_instances is missing where VRNS or the loss's memory depends on it.
+
     Example:
       >>> u, v = jax.random.normal(jax.random.key(0), (2, 8, 16))
       >>> parts = Objective(losses.dhel, {"temperature": 0.5})(Instances((u, v), jnp.arange(8)))
@@ -53,6 +56,11 @@ class Objective:
     vrns_weight: float = 0.0
     num_instances: int | None = None
     learnable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_instances is None and (self.vrns_weight or self.needs.memory):
+            what = "VRNS" if self.vrns_weight else self.name
+            raise ValueError(f"num_instances: expected the size of the training set, which {what} needs, got None.")
 
     @property
     def name(self) -> str:
@@ -95,7 +103,7 @@ class Objective:
         options = {"ids": instances.ids, "axis_name": axis_name}
         values, returned = self._evaluate(instances, parameters, shared, options)
         parts = {self.name: values, "loss": values}
-        if self.vrns_weight:
+        if self.vrns_weight and self.num_instances:
             pairs = itertools.combinations(instances.views, 2)
             each = [losses.vrns(u, v, num_instances=self.num_instances, **options) for u, v in pairs]
             parts["vrns"] = jnp.mean(jnp.stack(each), axis=0)

@@ -20,7 +20,8 @@ def set_fields(result, values):
             node = node[section]
         for kind in parts.KINDS:
             if kind.name == path and value != node[leaf]:
-                parts.section(result, kind).clear()
+                for name in list(parts.section(result, kind)):
+                    del parts.section(result, kind)[name]
         with node.ignore_type():
             node[leaf] = value
     return result

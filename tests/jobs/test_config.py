@@ -281,7 +281,7 @@ def test_a_keyword_argument_has_the_type_that_the_named_part_gives_it():
     given = config(**{"loss.name": "kcl"})
     config_lib.set_from_text(given, "loss.kwargs.gamma", "8")
     assert given.loss.kwargs.gamma == 8.0 and isinstance(given.loss.kwargs.gamma, float)
-    with pytest.raises(UsageError, match="config.loss.kwargs.gamma=much: expected a value of type float"):
+    with pytest.raises(UsageError, match=r"config.loss.kwargs.gamma=much: expected a value of type float"):
         config_lib.set_from_text(given, "loss.kwargs.gamma", "much")
     given = config(**{"loss.name": "sogclr"})
     with pytest.raises(UsageError, match="of loss 'sogclr', which takes temperature, update_weight"):
