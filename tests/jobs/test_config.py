@@ -138,7 +138,7 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ({"loss.kwargs.temperature": 0.0}, "config.loss.kwargs.temperature=0.0: a number > 0"),
         ({"loss.kwargs.form": "sum"}, "loss 'simclr' has no such hyperparameter; it takes temperature"),
         ({"loss.name": "dhel", "loss.kwargs.form": "both"}, "config.loss.kwargs: losses.dhel: form 'both' is unknown"),
-        ({"views.flip": 1.5}, "config.views: flip is 1.5"),
+        ({"views.flip": 1.5}, "config.views: flip: expected a probability"),
         ({"num_views": 1}, "config.num_views=1: a whole number >= 2"),
         (
             {"num_views": 3, "loss.name": "sup_con"},
