@@ -53,7 +53,7 @@ def read_layout(root: str) -> Layout:
         return _without_splits(root, others, note=None)
     others = [name for name in others if any(_walk.images_below(os.path.join(root, name), _walk.Passed()))]
     if others and not tests:
-        note = f"train/ is read as a class, because {_some(others)} lie beside it and no test split does"
+        note = f"train/ is read as a class: other folders hold images ({_some(others)}) and there is no test split"
         return _without_splits(root, others, note=note)
     return _with_splits(root, classes, tests, others)
 

@@ -113,7 +113,14 @@ def load_splits(
 ) -> Splits:
     """Open both splits of a data set at once: folders are listed, and own functions called, once.
 
-    Args and errors are those of `load`.
+    Args:
+        spec, image_size, stored_size, data_dir: as for `load`.
+
+    Returns:
+        (train, test), whose images share one shape.
+
+    Raises:
+        SourceError, MissingExtraError: as `load`, and if there is no test split.
 
     Example:
         >>> train, test = load_splits("digits")
