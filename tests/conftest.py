@@ -34,7 +34,7 @@ hypothesis.settings.register_profile("quick", max_examples=4, derandomize=True, 
 hypothesis.settings.register_profile("thorough", max_examples=100, print_blob=True, **_ALWAYS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-SHARED_RUNS = ("tests/training/test_run.py", "tests/training/test_step.py", "tests/training/test_damage.py")
+SHARED_RUNS = ("tests/jobs/test_run.py", "tests/training/test_step.py", "tests/jobs/test_damage.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,9 +56,9 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     """What takes longest goes first, so that no worker is left alone with it at the end."""
     whole_runs = (
-        "tests/experiments/test_chaos.py",
-        "tests/training/test_processes.py",
-        "tests/training/test_storage.py",
+        "tests/experiments/reliability/test_chaos.py",
+        "tests/jobs/machine/test_processes.py",
+        "tests/jobs/machine/test_storage.py",
     )
     items.sort(key=lambda item: not item.nodeid.startswith((*whole_runs, *SHARED_RUNS)))
 
