@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import contrastive_jax
-from contrastive_jax import losses, metrics, pairwise, theory
+from contrastive_jax import evaluation, losses, metrics, models, pairwise, theory
 from contrastive_jax.losses import contract
 from contrastive_jax.training import regime
 
@@ -23,7 +23,9 @@ NAMES = {
     "nnx": nnx,
     "contract": contract,
     "losses": losses,
+    "evaluation": evaluation,
     "metrics": metrics,
+    "models": models,
     "pairwise": pairwise,
     "regime": regime,
     "theory": theory,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -29,3 +30,16 @@ def check_dtype(dtype: DTypeLike) -> None:
         found = False
     if not found:
         raise UsageError(f"expected dtype to be a floating dtype such as 'float32' or 'bfloat16', got {dtype!r}.")
+
+
+def check_images(images: jax.Array, image_shape: Sequence[int | None]) -> None:
+    """Raises UsageError unless images are floats [b, *image_shape]; None stands for any size."""
+    fit = images.ndim == 4 and all(
+        expected is None or size == expected for size, expected in zip(images.shape[1:], image_shape, strict=True)
+    )
+    if not fit or not jnp.issubdtype(images.dtype, jnp.floating):
+        sizes = ", ".join(name if size is None else str(size) for name, size in zip("hwc", image_shape, strict=True))
+        raise UsageError(
+            f"expected images to be floats [b, {sizes}], got {images.dtype}{list(images.shape)}. Scale pixels to "
+            "floats, and build the encoder for the shape of the images."
+        )

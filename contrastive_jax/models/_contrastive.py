@@ -19,8 +19,8 @@ class ContrastiveModel(nnx.Module):
       UsageError: either is no `nnx.Module`.
 
     Example:
-      >>> encoder = ENCODERS["resnet18"]((8, 8, 1), width=8, rngs=nnx.Rngs(0))
-      >>> model = ContrastiveModel(encoder, ProjectionHead(64, 64, 128, rngs=nnx.Rngs(1)))
+      >>> encoder = models.ENCODERS["resnet18"]((8, 8, 1), width=8, rngs=nnx.Rngs(0))
+      >>> model = models.ContrastiveModel(encoder, models.ProjectionHead(64, 64, 128, rngs=nnx.Rngs(1)))
       >>> images = jnp.zeros((2, 8, 8, 1))
       >>> model(images).shape, model.features(images).shape
       ((2, 128), (2, 64))

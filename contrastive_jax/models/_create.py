@@ -14,13 +14,18 @@ from contrastive_jax.errors import UsageError
 from contrastive_jax.models._calling import call, describe, set_mode
 from contrastive_jax.models._contrastive import ContrastiveModel
 from contrastive_jax.models._heads import build_none, build_projection
+from contrastive_jax.models._mlp import MLP
 from contrastive_jax.models._resnet import build_resnet10, build_resnet18, build_resnet34, build_resnet50
+from contrastive_jax.models._vit import build_vit_small, build_vit_tiny
 
 ENCODERS: dict[str, Callable[..., nnx.Module]] = {
     "resnet10": build_resnet10,
     "resnet18": build_resnet18,
     "resnet34": build_resnet34,
     "resnet50": build_resnet50,
+    "mlp": MLP,
+    "vit_tiny": build_vit_tiny,
+    "vit_small": build_vit_small,
 }
 """name -> `fn(image_shape, *, rngs, **kwargs)`, an encoder of images [b, *image_shape]."""
 

@@ -30,8 +30,9 @@ def functional(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
       UsageError: `model` is no `nnx.Module`, or keeps random keys anywhere but in `nnx.Rngs`.
 
     Example:
-      >>> graphdef, params, state = functional(create("resnet18", image_shape=(8, 8, 1), encoder_kwargs={"width": 8}))
-      >>> projections, state = apply(graphdef, params, state, jnp.ones((2, 8, 8, 1)), train=True)
+      >>> model = models.create("resnet18", image_shape=(8, 8, 1), encoder_kwargs={"width": 8})
+      >>> graphdef, params, state = models.functional(model)
+      >>> projections, state = models.apply(graphdef, params, state, jnp.ones((2, 8, 8, 1)), train=True)
     """
     if not isinstance(model, nnx.Module):
         raise UsageError(f"expected a model that is an nnx.Module, got {describe(model)}.")

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from contrastive_jax.errors import UsageError
-from contrastive_jax.models._checks import check_at_least_one, check_choice, check_dtype
+from contrastive_jax.models._checks import check_at_least_one, check_choice, check_dtype, check_images
 from contrastive_jax.models._convolution import convolve
 from contrastive_jax.models._initializers import he_normal_fan_out
 from contrastive_jax.models._normalization import BatchNorm
@@ -170,11 +169,7 @@ class ResNet(nnx.Module):
         Raises:
           UsageError: `images` has another shape, or integers (which would be pixels not yet scaled).
         """
-        if images.ndim != 4 or images.shape[-1] != self.channels or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise UsageError(
-                f"expected images to be floats [b, h, w, {self.channels}], got {images.dtype}{list(images.shape)}. "
-                "Scale pixels to floats first."
-            )
+        check_images(images, (None, None, self.channels))
         x = nnx.relu(self.first(images, train=train))
         if self.stem == "plain":
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
