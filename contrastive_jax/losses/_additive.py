@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 
+@explicit_axes.accept(out_axis=0)
 def siglip(
     u: jax.Array,
     v: jax.Array,
@@ -65,6 +66,7 @@ def siglip(
     return jax.nn.softplus(-(scale * pairs.positive + bias)) + negatives
 
 
+@explicit_axes.accept(out_axis=0)
 def spectral(
     u: jax.Array,
     v: jax.Array,

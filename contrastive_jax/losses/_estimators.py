@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 
+@explicit_axes.accept(out_axis=0)
 def moco(
     u: jax.Array,
     v: jax.Array,
@@ -80,6 +81,7 @@ def moco(
     return (one_sided(pairs.u, candidates.v) + one_sided(pairs.v, candidates.u)) / 2
 
 
+@explicit_axes.accept(out_axis=0)
 def sogclr(
     u: jax.Array,
     v: jax.Array,

@@ -7,12 +7,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 Kernel = Callable[[jax.Array], jax.Array]  # of the squared distance, elementwise
 
 
+@explicit_axes.accept(out_axis=0)
 def kcl(
     u: jax.Array,
     v: jax.Array,
@@ -88,6 +89,7 @@ def kcl(
     return gamma * energy - 2 * of_positives(_pairs.squared_distance(pairs))
 
 
+@explicit_axes.accept(out_axis=0)
 def align_uniform(
     u: jax.Array,
     v: jax.Array,

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs, _softmax
 
 INFO_NCE_FORMS = ("joint", "pairwise")
 DHEL_FORMS = ("sum", "mean")
 
 
+@explicit_axes.accept(out_axis=1)
 def multi_view_info_nce(
     views: jax.Array,
     *,
@@ -86,6 +87,7 @@ def multi_view_info_nce(
     return jax.nn.softplus(_pairs.logsumexp(jnp.stack(negatives)) - positives)
 
 
+@explicit_axes.accept(out_axis=1)
 def multi_view_dhel(
     views: jax.Array,
     *,

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 DHEL_FORMS = ("mean", "sum", "one_sided")
 
 
+@explicit_axes.accept(out_axis=0)
 def info_nce(
     u: jax.Array,
     v: jax.Array,
@@ -58,6 +59,7 @@ def info_nce(
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
 
+@explicit_axes.accept(out_axis=0)
 def simclr(
     u: jax.Array,
     v: jax.Array,
@@ -102,6 +104,7 @@ def simclr(
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
 
+@explicit_axes.accept(out_axis=0)
 def dcl(
     u: jax.Array,
     v: jax.Array,
@@ -161,6 +164,7 @@ def dcl(
     return (_pairs.finite_or_zero(from_u) + _pairs.finite_or_zero(from_v)) / 2 - positive
 
 
+@explicit_axes.accept(out_axis=0)
 def dhel(
     u: jax.Array,
     v: jax.Array,

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 
+@explicit_axes.accept(out_axis=0)
 def sup_con(
     u: jax.Array,
     v: jax.Array,
