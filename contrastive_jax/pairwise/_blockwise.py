@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import spmd
-from contrastive_jax.pairwise import _closures, _numerics, _rectangular, _symmetric, _tiles
+from contrastive_jax import closures, spmd
+from contrastive_jax.pairwise import _numerics, _rectangular, _symmetric, _tiles
 
 BLOCK_SIZE = 1024
 # exp(x - b) for |x| <= b stays well within float32 up to here: one shift serves all rows, and no maximum is needed.
@@ -50,15 +50,24 @@ def total(
     dtype = _numerics.accumulation_dtype(anchors.dtype, candidates.dtype)
     sides = [_tiles.side(len(x), block_size) for x in (anchors, candidates)]
     tile = spmd.vary_alike((jnp.zeros(sides, dtype), anchors, candidates))[0]
-    hoisted = _closures.hoist(fn, tile)
+    hoisted = closures.hoist(fn, tile)
+    differentiable = [closures.is_differentiable(x) for x in hoisted.arrays]
+
+    def of_similarity(others, s, _, *constants):
+        of_kind = {True: iter(constants), False: iter(others)}
+        return hoisted.fn(tuple(next(of_kind[x]) for x in differentiable), s)
+
+    constants, others = (
+        tuple(x for x, own in zip(hoisted.arrays, differentiable, strict=True) if own == kind) for kind in (True, False)
+    )
     return _total(
-        lambda others, s, shift, *constants: hoisted.fn(others, s, *constants),
-        hoisted.constants,
+        of_similarity,
+        constants,
         anchors,
         candidates,
         shift=jnp.zeros(anchors.shape[:1], dtype),
         alike=None,
-        others=hoisted.others,
+        others=others,
         anchor_ids=anchor_ids,
         candidate_ids=candidate_ids,
         axis_name=axis_name,

@@ -1,4 +1,4 @@
-"""Functions that close over traced arrays of any dtype: dense's value and gradient, in every order of transformations."""
+"""Functions that close over traced arrays of any dtype: dense's gradient, in every order of transformations."""
 
 import functools
 
