@@ -3,7 +3,7 @@
 Protocol: Lee 2025 for small images, on 8x8 greys.
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():

@@ -5,7 +5,7 @@ Data:     PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* (split 80/20
 Protocol: Lee 2025, with the plain stem, which suits 64 pixels and more.
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():

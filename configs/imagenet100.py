@@ -7,7 +7,7 @@ Paper:    top-1 of SimCLR -> with VRNS: t=0.1 70.14 -> 69.50; 0.2 73.80 -> 73.94
           0.4 69.92 -> 73.12; 0.5 68.60 -> 72.88.
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():

@@ -3,7 +3,7 @@
 Command:  python -m experiments.train --config=configs/smoke.py --workdir=runs/smoke
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():

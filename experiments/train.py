@@ -21,6 +21,8 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import config_flags
 
+from contrastive_jax.errors import Interrupted, SourceError, UsageError
+
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The preset, a file of configs/.")
 flags.DEFINE_string("workdir", None, "Where the run leaves what it makes; the same again resumes it.")
@@ -32,7 +34,7 @@ flags.DEFINE_integer("steps", None, "Stop after so many steps, leaving all that 
 
 def parse(argv: list[str]) -> str | None:
     """Parse the command line; all that is wrong with it, a line each, if something is."""
-    from contrastive_jax.training import config, validation
+    from contrastive_jax.jobs import config, validation
     from experiments import saved
 
     options = {name: value for name, _, value in (a.lstrip("-").partition("=") for a in argv[1:])}
@@ -47,7 +49,7 @@ def parse(argv: list[str]) -> str | None:
     if preset.suffix == ".json":
         try:
             saved.get_config(preset)
-        except config.UsageError as error:  # which the flag would bury in a traceback
+        except UsageError as error:  # which the flag would bury in a traceback
             return str(error)
         argv = [a.replace(f"config={preset}", f"config={saved.__file__}:{preset}") for a in argv]
     sys.argv = argv
@@ -102,11 +104,11 @@ def main(argv: list[str]) -> int:
     if problem := parse(argv):
         return fail(problem)
     tell_failures_once()
-    from contrastive_jax.training import processes, run
+    from contrastive_jax.jobs.machine import processes
 
     try:
         processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    except run.UsageError as error:
+    except UsageError as error:
         return fail(error)
     return train()
 
@@ -115,15 +117,15 @@ def train() -> int:
     """Run what the flags ask for; the exit status."""
     import jax
 
-    from contrastive_jax.data.sources import SourceError
-    from contrastive_jax.training import interruption, processes, run
+    from contrastive_jax.jobs import run
+    from contrastive_jax.jobs.machine import processes
 
     name = f"process {jax.process_index()}: " if processes.several() else ""
     try:
         run.run(FLAGS.config, FLAGS.workdir, steps=FLAGS.steps)
-    except (run.UsageError, SourceError) as error:
+    except (UsageError, SourceError) as error:
         return fail(error, name)
-    except interruption.Interrupted as stopped:
+    except Interrupted as stopped:
         print(f"{name}{stopped}", file=sys.stderr)
         sys.exit(stopped.status)
     except jax.errors.JaxRuntimeError as error:

@@ -8,11 +8,11 @@ from jax.sharding import PartitionSpec
 
 from contrastive_jax import metrics, pairwise, spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.training import job as job_lib
+from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.training import step as step_lib
+from tests.jobs.support import config
 from tests.losses.table import ROWS
 from tests.mappings import AXIS, MAPPINGS
-from tests.training.jobs import config
 
 DEVICES, M, D = 4, 8, 16
 COLLECTIVE = {"dense": "all_gather", "blockwise": "all_gather", "ring": "collective_permute"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contrastive_jax.training import job as job_lib
+from contrastive_jax.jobs import job as job_lib
 from experiments import train
 from tests.command_line import forget_flags
 

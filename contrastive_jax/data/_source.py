@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from contrastive_jax.data import _pixels
+from contrastive_jax.errors import SourceError as SourceError
 
 SPLITS = ("train", "test")
 CACHE_BYTES = 2**30
@@ -19,10 +20,6 @@ _SPLIT_SEED = 0
 _TEST_FRACTION = 0.2
 _NUM_READERS = min(16, os.cpu_count() or 1)
 _READERS = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="contrastive-jax-read")  # no thread until it is used
-
-
-class SourceError(ValueError):
-    """A source that cannot be read: one line that says what was given, what is wanted and what to do."""
 
 
 def reason(error: Exception) -> str:

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.data import _colour
-from contrastive_jax.data._picture import save_views_picture
 
-__all__ = ["EVALUATION_EPOCH", "ViewConfig", "plain_view", "random_views", "save_views_picture"]
+__all__ = ["EVALUATION_EPOCH", "ViewConfig", "plain_view", "random_views"]
 
 EVALUATION_EPOCH = 2**31
 """The epoch of views that training never sees: its epochs are int32, and this is the first number beyond them."""

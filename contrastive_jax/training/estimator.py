@@ -16,7 +16,7 @@ import optax
 
 from contrastive_jax import pairwise, spmd
 from contrastive_jax.training.objective import Queue
-from contrastive_jax.training.program import Program
+from contrastive_jax.training.state import Program
 
 State = dict[str, Any]
 

@@ -21,7 +21,7 @@ from contrastive_jax import models, spmd
 from contrastive_jax.data import views
 from contrastive_jax.training import estimator, regime
 from contrastive_jax.training import objective as objective_lib
-from contrastive_jax.training.program import Program, TrainState
+from contrastive_jax.training.state import Program, TrainState
 
 _MAX_UNROLLED = 16
 Batch = Mapping[str, jax.Array]

@@ -154,13 +154,13 @@ def _learnt_kwargs(name: str, parameters: Mapping[str, jax.Array] | None) -> dic
     return {"temperature": jnp.exp(-parameters["log_scale"])}
 
 
-def logged(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def describe_learnt(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """What is learnt, as it is logged: `scale`, which is one over the temperature, and the others as they are."""
     others = {name: x for name, x in parameters.items() if name != "log_scale"}
     return others | ({"scale": jnp.exp(parameters["log_scale"])} if parameters else {})
 
 
-def bounded(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def clip_scale(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Parameters after a step with log_scale at most log 100, as CLIP bounds it.
 
     The parameter itself is bounded, after each step: were it bounded only where it is used, it would have no gradient

@@ -10,9 +10,9 @@ import optax
 from contrastive_jax import spmd
 from contrastive_jax.training import estimator, gradient, regime
 from contrastive_jax.training import objective as objective_lib
-from contrastive_jax.training.program import Params as Params
-from contrastive_jax.training.program import Program as Program
-from contrastive_jax.training.program import TrainState as TrainState
+from contrastive_jax.training.state import Params as Params
+from contrastive_jax.training.state import Program as Program
+from contrastive_jax.training.state import TrainState as TrainState
 
 MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
 
@@ -55,14 +55,14 @@ def train_step(
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     metrics |= {"learning_rate": program.schedule(state.step - state.skipped), "gradient_norm": optax.tree.norm(grads)}
-    metrics |= objective_lib.logged(state.params.loss)
+    metrics |= objective_lib.describe_learnt(state.params.loss)
     if program.num_bins:
         u, v, *_ = embeddings
         metrics["distribution"] = regime.distribution(
             u, v, batch["id"], contrast_size=program.contrast_size, num_bins=program.num_bins, axis_name=axis_name
         )
     params = optax.apply_updates(state.params, updates)
-    params = params._replace(loss=objective_lib.bounded(params.loss))
+    params = params._replace(loss=objective_lib.clip_scale(params.loss))
     metrics["parameter_norm"] = optax.tree.norm(params)
     estimated = estimator.update(
         program,

@@ -22,8 +22,9 @@ import psutil
 from configs import cifar10, digits
 from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.training import environment, logs
-from contrastive_jax.training import job as job_lib
+from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs.logs import rows as logs
+from contrastive_jax.jobs.machine import environment
 from contrastive_jax.training import step as step_lib
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contrastive_jax.data import _npz, sources
+from contrastive_jax.errors import SourceError
 from tests.data.test_sources import refused, save_npz
 
 SIXTEEN = np.arange(0, 65536, 4096, dtype=np.uint16).reshape(4, 4)
@@ -120,7 +121,7 @@ REFUSED_IMAGES = {
 @pytest.mark.parametrize("name", REFUSED_IMAGES)
 def test_bad_images_are_refused_by_name(name, tmp_path):
     data, found = REFUSED_IMAGES[name]
-    with pytest.raises(sources.SourceError) as caught:
+    with pytest.raises(SourceError) as caught:
         only_image(tmp_path, name, data)
     message = str(caught.value)
     assert message.startswith(str(tmp_path / "train" / "a" / name)) and "\n" not in message
@@ -131,7 +132,7 @@ def test_an_image_that_became_another_is_named(tmp_path):
     spec, file = folder_of(tmp_path, "0.png", encoded(COLOURS, "PNG"))
     source = sources.load(spec, split="train")
     file.write_bytes(plain("RGB", "red", "PNG"))
-    with pytest.raises(sources.SourceError, match=r"0\.png.*shape \[8, 8, 3\]; wanted \[9, 7, 3\]"):
+    with pytest.raises(SourceError, match=r"0\.png.*shape \[8, 8, 3\]; wanted \[9, 7, 3\]"):
         source.take(np.arange(1))
 
 
@@ -236,7 +237,7 @@ def test_damaged_images_are_read_or_refused(form, tmp_path_factory, data):
     spec, file = folder_of(tmp_path_factory.mktemp("fuzz"), "0.png", data.draw(damage(FUZZED[form])))
     try:
         image = sources.load(spec, split="train", stored_size=8)[0].image
-    except sources.SourceError as error:
+    except SourceError as error:
         assert str(error).startswith(str(file))
     else:
         assert image.shape == (8, 8, 3) and image.dtype == np.uint8
@@ -251,7 +252,7 @@ def test_damaged_npz_are_read_or_refused(compression, tmp_path_factory, data):
     file.write_bytes(data.draw(damage(file.read_bytes())))
     try:
         source = sources.load(f"npz:{file}", split="train")
-    except sources.SourceError as error:
+    except SourceError as error:
         assert str(error).startswith(str(file))
     else:
         images, labels = source.take(np.arange(len(source)))
@@ -281,7 +282,7 @@ def most(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = most()
 try:
     print(sources.load(sys.argv[1], split="train", stored_size=16)[0].image.mean())
-except sources.SourceError as error:
+except SourceError as error:
     print(error)
 print(most() - before)
 """

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import batches, sources
+from contrastive_jax.errors import SourceError
 
 
 def order_of(num_instances=23, batch_size=5, seed=0, partition="reshuffled"):
@@ -24,7 +25,7 @@ class Unreadable:
         return 23
 
     def take(self, indices):
-        raise sources.SourceError("a.png: not a readable image")
+        raise SourceError("a.png: not a readable image")
 
 
 @pytest.mark.parametrize("partition", batches.PARTITIONS)
@@ -119,7 +120,7 @@ def test_iterate_refuses_before_it_reads():
 @pytest.mark.parametrize("num_threads", [0, 2])
 def test_reading_errors_reach_the_caller_as_themselves(num_threads):
     stream = batches.iterate(Unreadable(), order_of(), start=0, stop=9, num_threads=num_threads)
-    with pytest.raises(sources.SourceError) as caught:
+    with pytest.raises(SourceError) as caught:
         next(stream)
     assert str(caught.value) == "a.png: not a readable image"
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from contrastive_jax.data import sources
+from contrastive_jax.errors import SourceError
 
 PREPARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tensorflow_datasets"
 needs_prepared = pytest.mark.skipif(not (PREPARED / "fashion_mnist").is_dir(), reason="no prepared TFDS data set here")
@@ -18,7 +19,7 @@ needs_prepared = pytest.mark.skipif(not (PREPARED / "fashion_mnist").is_dir(), r
 
 def refused(spec, *words, split="train", **kwargs):
     """Loading `spec` is refused with one line that has all `words`."""
-    with pytest.raises(sources.SourceError) as caught:
+    with pytest.raises(SourceError) as caught:
         sources.load(spec, split=split, **kwargs)
     message = str(caught.value)
     assert "\n" not in message
@@ -159,7 +160,7 @@ def test_a_truncated_image_is_named_when_read(folder):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)).save(stream, "PNG")
     (folder / "train" / "cat" / "1.png").write_bytes(stream.getvalue()[:-60])
     source = sources.load(f"folder:{folder}", split="train")
-    with pytest.raises(sources.SourceError, match=r"cat.1\.png: not a readable image"):
+    with pytest.raises(SourceError, match=r"cat.1\.png: not a readable image"):
         source.take(np.arange(6))
     assert source[0].label == 0  # the others can still be read
 

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from contrastive_jax.data import views
+from contrastive_jax.jobs.logs import view_pictures
 
 FULL = views.ViewConfig(size=20)
 NOTHING = views.ViewConfig(
@@ -303,12 +304,12 @@ def test_bad_images_are_refused():
 def test_picture_is_written_whole_or_not_at_all(tmp_path, count, channels):
     path = tmp_path / "pictures" / "views.png"
     images, found = images_of(count, 4, 4, channels), np.zeros((2, count, 6, 6, channels), np.float32)
-    views.save_views_picture(path, images, found, mean=0.5, std=0.5)
+    view_pictures.save_views_picture(path, images, found, mean=0.5, std=0.5)
     with Image.open(path) as picture:
         picture.load()
         assert picture.width > 800
     before = path.read_bytes()
     with pytest.raises(ValueError):
-        views.save_views_picture(path, images[:3], found, mean=0.5, std=0.5)
+        view_pictures.save_views_picture(path, images[:3], found, mean=0.5, std=0.5)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["views.png"]

@@ -8,10 +8,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from contrastive_jax.training import processes
+from contrastive_jax.jobs.machine import processes
 from experiments import train
 from tests.command_line import forget_flags
-from tests.training.jobs import config
+from tests.jobs.support import config
 
 PRESET = "--config=configs/smoke.py"
 

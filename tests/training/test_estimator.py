@@ -10,13 +10,13 @@ import pytest
 
 from contrastive_jax import models, pairwise, spmd
 from contrastive_jax.data import batches, sources
+from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.training import estimator, gradient, objective
-from contrastive_jax.training import job as job_lib
 from contrastive_jax.training import step as step_lib
-from contrastive_jax.training.checkpoints import Checkpoints
+from tests.jobs.support import config
 from tests.losses import oracles
 from tests.losses.table import averages
-from tests.training.jobs import config
 from tests.training.test_gradient import Model
 
 BATCH, QUEUE, STEPS, MOMENTUM = 40, 70, 6, 0.6

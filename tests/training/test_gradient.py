@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec
 
 from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
+from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.models.normalization import BatchNorm
 from contrastive_jax.training import gradient
-from contrastive_jax.training import job as job_lib
 from contrastive_jax.training import step as step_lib
+from tests.jobs.support import config
 from tests.mappings import MAPPINGS
-from tests.training.jobs import config
 
 BATCH = 40
 

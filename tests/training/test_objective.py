@@ -54,7 +54,7 @@ def test_what_is_learnt_starts_from_the_fixed_loss(name):
     np.testing.assert_allclose(learnt(PAIR, learnt.parameters())["loss"], fixed(PAIR)["loss"], rtol=1e-5)
     log_scale = learnt.parameters()["log_scale"]
     given = LEARNABLE[name].get("scale") or 1 / LEARNABLE[name].get("temperature", 0.2)
-    assert objective.logged(learnt.parameters())["scale"] == pytest.approx(given, rel=1e-6)
+    assert objective.describe_learnt(learnt.parameters())["scale"] == pytest.approx(given, rel=1e-6)
     assert log_scale.dtype == jnp.float32 and log_scale.shape == ()
 
 
@@ -94,9 +94,9 @@ def test_gradients_of_what_is_learnt_are_the_same_on_four_devices(mapping):
 
 
 def test_the_scale_is_bounded_by_a_hundred_and_can_fall_from_there():
-    parameters = objective.bounded({"log_scale": jnp.float32(9.0), "bias": jnp.float32(9.0)})
+    parameters = objective.clip_scale({"log_scale": jnp.float32(9.0), "bias": jnp.float32(9.0)})
     assert parameters["log_scale"] == np.float32(math.log(100)) and parameters["bias"] == 9
     learnt = of("siglip", learnable=True)
     same = Instances((VIEWS[0], -VIEWS[0]), PAIR.ids)  # no scale helps
     assert jax.grad(lambda p: learnt(same, p)["loss"].mean())(parameters)["log_scale"] > 1
-    assert objective.bounded({}) == {} == objective.logged({})
+    assert objective.clip_scale({}) == {} == objective.describe_learnt({})

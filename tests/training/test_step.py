@@ -8,9 +8,9 @@ import pytest
 
 from contrastive_jax import spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.training import job as job_lib
+from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.training import step as step_lib
-from tests.training.jobs import config
+from tests.jobs.support import config
 
 STEPS = 20
 
