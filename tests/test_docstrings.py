@@ -12,6 +12,7 @@ from flax import nnx
 
 import contrastive_jax
 from contrastive_jax import losses, metrics, pairwise, theory
+from contrastive_jax.losses import contract
 from contrastive_jax.training import regime
 
 MODULES = [m.name for m in pkgutil.walk_packages(contrastive_jax.__path__, "contrastive_jax.")]
@@ -20,6 +21,7 @@ NAMES = {
     "jnp": jnp,
     "np": np,
     "nnx": nnx,
+    "contract": contract,
     "losses": losses,
     "metrics": metrics,
     "pairwise": pairwise,

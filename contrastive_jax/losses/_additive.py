@@ -5,8 +5,10 @@ import jax.numpy as jnp
 
 from contrastive_jax import pairwise, spmd
 from contrastive_jax.losses import _pairs
+from contrastive_jax.losses.contract import declare
 
 
+@declare(learnable=("scale", "bias"))
 def siglip(
     u: jax.Array,
     v: jax.Array,
@@ -65,6 +67,7 @@ def siglip(
     return jax.nn.softplus(-(scale * pairs.positive + bias)) + negatives
 
 
+@declare()
 def spectral(
     u: jax.Array,
     v: jax.Array,

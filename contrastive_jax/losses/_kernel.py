@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from contrastive_jax import pairwise, spmd
 from contrastive_jax.losses import _pairs
+from contrastive_jax.losses.contract import declare
 
 Kernel = Callable[[jax.Array], jax.Array]  # of the squared distance, elementwise
 
 
+@declare()
 def kcl(
     u: jax.Array,
     v: jax.Array,
@@ -88,6 +90,7 @@ def kcl(
     return gamma * energy - 2 * of_positives(_pairs.squared_distance(pairs))
 
 
+@declare()
 def align_uniform(
     u: jax.Array,
     v: jax.Array,

@@ -11,11 +11,13 @@ from jax import lax
 
 from contrastive_jax import pairwise, spmd
 from contrastive_jax.losses import _pairs, _softmax
+from contrastive_jax.losses.contract import declare
 
 INFO_NCE_FORMS = ("joint", "pairwise")
 DHEL_FORMS = ("sum", "mean")
 
 
+@declare(many_views=True)
 def multi_view_info_nce(
     views: jax.Array,
     *,
@@ -86,6 +88,7 @@ def multi_view_info_nce(
     return jax.nn.softplus(_pairs.logsumexp(jnp.stack(negatives)) - positives)
 
 
+@declare(many_views=True)
 def multi_view_dhel(
     views: jax.Array,
     *,

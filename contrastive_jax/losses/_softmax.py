@@ -6,10 +6,12 @@ from jax import lax
 
 from contrastive_jax import pairwise, spmd
 from contrastive_jax.losses import _pairs
+from contrastive_jax.losses.contract import declare
 
 DHEL_FORMS = ("mean", "sum", "one_sided")
 
 
+@declare(learnable=("temperature",))
 def info_nce(
     u: jax.Array,
     v: jax.Array,
@@ -58,6 +60,7 @@ def info_nce(
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
 
+@declare(learnable=("temperature",))
 def simclr(
     u: jax.Array,
     v: jax.Array,
@@ -102,6 +105,7 @@ def simclr(
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
 
+@declare()
 def dcl(
     u: jax.Array,
     v: jax.Array,
@@ -161,6 +165,7 @@ def dcl(
     return (_pairs.finite_or_zero(from_u) + _pairs.finite_or_zero(from_v)) / 2 - positive
 
 
+@declare()
 def dhel(
     u: jax.Array,
     v: jax.Array,

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 
 from contrastive_jax import pairwise, spmd
 from contrastive_jax.losses import _pairs
+from contrastive_jax.losses.contract import declare
 
 
+@declare(labels=True)
 def sup_con(
     u: jax.Array,
     v: jax.Array,
