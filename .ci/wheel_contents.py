@@ -8,13 +8,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def check(wheel: Path) -> None:
-    held = set(zipfile.ZipFile(wheel).namelist())
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     own = {str(path.relative_to(ROOT)) for path in (ROOT / "contrastive_jax").rglob("*.py")}
-    missing = own | {"contrastive_jax/py.typed"} - held
-    foreign = {name for name in held - own if not name.startswith("contrastive_jax-") and name != "contrastive_jax/py.typed"}
-    missing -= held
-    if missing or foreign:
-        sys.exit(f"{wheel.name}: missing {sorted(missing)}, not of the package {sorted(foreign)}")
+    own.add("contrastive_jax/py.typed")
+    if held != own:
+        sys.exit(f"{wheel.name}: missing {sorted(own - held)}, not of the package {sorted(held - own)}")
     print(f"{wheel.name}: {len(held)} files, all of the package")
 
 

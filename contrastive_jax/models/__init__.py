@@ -1,5 +1,9 @@
 """Encoders and projection heads."""
 
+from contrastive_jax import extras
+
+extras.check("flax", extra="train", what=__name__)
+
 from contrastive_jax.models.contrastive import ContrastiveModel as ContrastiveModel
 from contrastive_jax.models.contrastive import apply as apply
 from contrastive_jax.models.contrastive import create as create
