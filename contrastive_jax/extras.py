@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from contrastive_jax.errors import MissingExtraError
@@ -40,6 +41,35 @@ def require(module: str, *, extra: str, what: str | None = None) -> Any:
         # A module that is there may import one that is not: pip needs that one's name.
         missing = _distribution_of(error.name or module)
         raise MissingExtraError(f'{what or module} needs {missing}: pip install "contrastive_jax[{extra}]"') from error
+
+
+def check(*modules: str, extra: str, what: str) -> None:
+    """Refuse to go on unless all of these modules can be imported, without importing them.
+
+    Args:
+        modules: top-level modules, as they are imported: "flax", "PIL".
+        extra: the extra of this package that installs them.
+        what: what needs them, for the message.
+
+    Raises:
+        MissingExtraError: one or more are not installed; the message names them all and says how to install them.
+
+    Example:
+        >>> check("json", "no_such_one", "nor_this", extra="train", what="x")
+        Traceback (most recent call last):
+        ...
+        contrastive_jax.errors.MissingExtraError: x needs no-such-one, nor-this: pip install "contrastive_jax[train]"
+    """
+    missing = ", ".join(_distribution_of(module) for module in modules if not _is_installed(module))
+    if missing:
+        raise MissingExtraError(f'{what} needs {missing}: pip install "contrastive_jax[{extra}]"')
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # a finder that refuses it, or None in sys.modules
+        return False
 
 
 def _distribution_of(module: str) -> str:
