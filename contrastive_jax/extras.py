@@ -1,4 +1,4 @@
-"""Packages that only an extra installs, imported where they are needed; a missing one is one line that names its extra."""
+"""Packages that only an extra installs, imported where they are needed; the line for a missing one names its extra."""
 
 from __future__ import annotations
 

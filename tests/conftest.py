@@ -28,6 +28,7 @@ import hypothesis
 import jax
 import pytest
 
+from contrastive_jax import jax_versions
 from tests import selection
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -85,5 +86,5 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def x64():
     """Run one test in float64."""
-    with jax.enable_x64(True):
+    with jax_versions.enable_x64():
         yield

@@ -7,7 +7,7 @@ import pytest
 from contrastive_jax import errors, parts
 
 MODULES = {
-    "good": "number = 3\ndef double(x): return 2 * x\nclass Group:\n    @staticmethod\n    def triple(x): return 3 * x\n",
+    "good": "number = 3\ndouble = lambda x: 2 * x\nclass Group:\n    triple = staticmethod(lambda x: 3 * x)\n",
     "raises": "raise RuntimeError('no licence\\nin here')\n",
     "leaves": "import sys; sys.exit('usage: leaves FILE')\n",
     "needs": "import package_that_is_not_there\n",

@@ -4,7 +4,6 @@ from contrastive_jax import extras
 
 extras.check(
     "PIL",
-    "absl",
     "flax",
     "grain",
     "matplotlib",

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import declare
 
 
 @declare(learnable=("scale", "bias"))
+@explicit_axes.accept(out_axis=0)
 def siglip(
     u: jax.Array,
     v: jax.Array,
@@ -68,6 +69,7 @@ def siglip(
 
 
 @declare()
+@explicit_axes.accept(out_axis=0)
 def spectral(
     u: jax.Array,
     v: jax.Array,

@@ -5,10 +5,11 @@ import numbers
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 
+@explicit_axes.accept(out_axis=0)
 def vrns(
     u: jax.Array,
     v: jax.Array,

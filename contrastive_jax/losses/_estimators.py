@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import Kept, Memory, Setting, State, declare
 
@@ -51,6 +51,7 @@ _AVERAGE_BY_INSTANCE = Memory(
 
 
 @declare(keys=True, memory=_QUEUE)
+@explicit_axes.accept(out_axis=0)
 def moco(
     u: jax.Array,
     v: jax.Array,
@@ -121,6 +122,7 @@ def moco(
 
 
 @declare(memory=_AVERAGE_BY_INSTANCE)
+@explicit_axes.accept(out_axis=0)
 def sogclr(
     u: jax.Array,
     v: jax.Array,

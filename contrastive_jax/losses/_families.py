@@ -5,12 +5,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 Elementwise = Callable[[jax.Array], jax.Array]
 
 
+@explicit_axes.accept(out_axis=0)
 def info_nce_based(
     u: jax.Array,
     v: jax.Array,
@@ -89,6 +90,7 @@ def info_nce_based(
     return (one_sided(pairs.u, pairs.u, pairs.v) + one_sided(pairs.v, pairs.v, pairs.u)) / 2
 
 
+@explicit_axes.accept(out_axis=0)
 def independently_additive(
     u: jax.Array,
     v: jax.Array,

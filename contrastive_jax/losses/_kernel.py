@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import declare
 
@@ -15,6 +15,7 @@ Kernel = Callable[[jax.Array], jax.Array]  # of the squared distance, elementwis
 
 
 @declare()
+@explicit_axes.accept(out_axis=0)
 def kcl(
     u: jax.Array,
     v: jax.Array,
@@ -91,6 +92,7 @@ def kcl(
 
 
 @declare()
+@explicit_axes.accept(out_axis=0)
 def align_uniform(
     u: jax.Array,
     v: jax.Array,

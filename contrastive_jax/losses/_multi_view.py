@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs, _softmax
 from contrastive_jax.losses.contract import declare
 
@@ -18,6 +18,7 @@ DHEL_FORMS = ("sum", "mean")
 
 
 @declare(many_views=True)
+@explicit_axes.accept(out_axis=1)
 def multi_view_info_nce(
     views: jax.Array,
     *,
@@ -89,6 +90,7 @@ def multi_view_info_nce(
 
 
 @declare(many_views=True)
+@explicit_axes.accept(out_axis=1)
 def multi_view_dhel(
     views: jax.Array,
     *,

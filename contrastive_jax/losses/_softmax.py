@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import declare
 
@@ -12,6 +12,7 @@ DHEL_FORMS = ("mean", "sum", "one_sided")
 
 
 @declare(learnable=("temperature",))
+@explicit_axes.accept(out_axis=0)
 def info_nce(
     u: jax.Array,
     v: jax.Array,
@@ -61,6 +62,7 @@ def info_nce(
 
 
 @declare(learnable=("temperature",))
+@explicit_axes.accept(out_axis=0)
 def simclr(
     u: jax.Array,
     v: jax.Array,
@@ -106,6 +108,7 @@ def simclr(
 
 
 @declare()
+@explicit_axes.accept(out_axis=0)
 def dcl(
     u: jax.Array,
     v: jax.Array,
@@ -166,6 +169,7 @@ def dcl(
 
 
 @declare()
+@explicit_axes.accept(out_axis=0)
 def dhel(
     u: jax.Array,
     v: jax.Array,

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import declare
 
 
 @declare(labels=True)
+@explicit_axes.accept(out_axis=0)
 def sup_con(
     u: jax.Array,
     v: jax.Array,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 
 MAX_INSTANCES = 65_536  # m(m-1) pairs still fit a uint32 count
 
@@ -39,6 +39,7 @@ def similarity_edges(num_bins: int) -> np.ndarray:
     return np.linspace(-1.0, 1.0, num_bins + 1)
 
 
+@explicit_axes.accept(out_axis=None)
 def similarity_distribution(
     u: jax.Array,
     v: jax.Array,

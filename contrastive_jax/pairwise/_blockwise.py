@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import spmd
+from contrastive_jax import closures, spmd
 from contrastive_jax.pairwise import _numerics, _rectangular, _symmetric, _tiles
 
 BLOCK_SIZE = 1024
@@ -38,7 +38,7 @@ def logsumexp(anchors, candidates, *, scale, anchor_ids, candidate_ids, axis_nam
         lambda: spmd.vary_alike((jnp.broadcast_to(bound, anchors.shape[:1]), *frozen))[0],
         lambda: _row_maxima(*frozen, **options),
     )
-    y = _total(_shifted_exp, (scale,), anchors, candidates, shift=shift, alike=alike, **options)
+    y = _total(_shifted_exp, (scale,), anchors, candidates, shift=shift, alike=alike, others=(), **options)
     empty = y == 0
     return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, y)) + shift)
 
@@ -49,16 +49,25 @@ def total(
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     dtype = _numerics.accumulation_dtype(anchors.dtype, candidates.dtype)
     sides = [_tiles.side(len(x), block_size) for x in (anchors, candidates)]
-    # What fn closes over becomes an argument, so that its gradient passes through the custom rule.
     tile = spmd.vary_alike((jnp.zeros(sides, dtype), anchors, candidates))[0]
-    fn, constants = jax.closure_convert(fn, tile)
+    hoisted = closures.hoist(fn, tile)
+    differentiable = [closures.is_differentiable(x) for x in hoisted.arrays]
+
+    def of_similarity(others, s, _, *constants):
+        of_kind = {True: iter(constants), False: iter(others)}
+        return hoisted.fn(tuple(next(of_kind[x]) for x in differentiable), s)
+
+    constants, others = (
+        tuple(x for x, own in zip(hoisted.arrays, differentiable, strict=True) if own == kind) for kind in (True, False)
+    )
     return _total(
-        lambda s, shift, *constants: fn(s, *constants),
+        of_similarity,
         constants,
         anchors,
         candidates,
         shift=jnp.zeros(anchors.shape[:1], dtype),
         alike=None,
+        others=others,
         anchor_ids=anchor_ids,
         candidate_ids=candidate_ids,
         axis_name=axis_name,
@@ -71,7 +80,7 @@ def _vary_over(axis_name, *arrays):
     return arrays if axis_name is None else spmd.vary_alike((spmd.axis_index(axis_name), *arrays))[1:]
 
 
-def _shifted_exp(s, shift, scale):
+def _shifted_exp(_, s, shift, scale):
     return jnp.exp(scale * s - shift)
 
 
@@ -92,18 +101,20 @@ def _row_maxima(anchors, candidates, scale, *, anchor_ids, candidate_ids, axis_n
     return jnp.where(jnp.isneginf(peaks), 0, peaks)
 
 
-def _total(fn, constants, anchors, candidates, *, shift, alike, anchor_ids, candidate_ids, axis_name, block_size):
-    """y_i = sum over the negatives j of i of fn(s_ij, shift_i, *constants): [m]. The shift is not differentiated.
+def _total(
+    fn, constants, anchors, candidates, *, shift, alike, others, anchor_ids, candidate_ids, axis_name, block_size
+):
+    """y_i = sum over the negatives j of i of fn(others, s_ij, shift_i, *constants): [m].
 
-    `alike`: whether all shifts are, None if they are known to be.
+    Neither the shift nor the others are differentiated. `alike`: whether all shifts are, None if they are known to be.
     """
     symmetric = axis_name is None and _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
     a, c, shift = _vary_alike(a, c, _tiles.fill_blocks(shift, a.ids.shape[1]))
     if symmetric:
-        y = _symmetric.total(fn, a.x, (a.ids, a.valid, shift, alike), tuple(constants))
+        y = _symmetric.total(fn, a.x, (a.ids, a.valid, shift, others, alike), tuple(constants))
     else:
-        fixed = (a.ids, a.valid, c.ids, c.valid, shift)
+        fixed = (a.ids, a.valid, c.ids, c.valid, shift, others)
         y = _rectangular.total(fn, axis_name, a.x, c.x, fixed, tuple(constants))
     return y.reshape(-1)[: len(anchors)]
 

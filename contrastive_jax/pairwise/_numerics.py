@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from contrastive_jax import explicit_axes
+
 
 def accumulation_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
     """The dtype sums are held in: float32, or float64 where an input is float64."""
@@ -66,6 +68,7 @@ def _unit_rows_and_factors(x):
     return scaled * root, (root, part * inverse)
 
 
+@explicit_axes.accept(out_axis=0)
 def similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
     """Inner products [m, n] of [m, d] with [n, d], accumulated in at least float32.
 

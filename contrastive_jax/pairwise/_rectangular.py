@@ -17,12 +17,14 @@ from contrastive_jax.pairwise._tiles import Rows
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def total(fn, axis_name, ax, cx, fixed, constants):
-    """Sums [blocks, size] for anchors ax and candidates cx in blocks; `fixed`: their ids and validity, and shifts."""
+    """Sums [blocks, size] for anchors ax and candidates cx in blocks; `fixed`: their ids and
+    validity, shifts, and what fn takes first."""
     return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
 
 
 def _forward(fn, axis_name, ax, cx, fixed, constants):
-    a_ids, a_valid, c_ids, c_valid, shift = fixed
+    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
+    fn = partial(fn, others)
 
     def of_shard(y, shard):
         def of_block(block):
@@ -42,7 +44,8 @@ def _forward(fn, axis_name, ax, cx, fixed, constants):
 
 def _backward(fn, axis_name, residuals, g):
     ax, cx, fixed, constants = residuals
-    a_ids, a_valid, c_ids, c_valid, shift = fixed
+    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
+    fn = partial(fn, others)
     zero_constants = tuple(jnp.zeros_like(k) for k in constants)
 
     def of_shard(carry, shard):

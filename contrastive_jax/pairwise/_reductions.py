@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import spmd
+from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.pairwise import _blockwise, _dense
 
 IMPLEMENTATIONS = ("dense", "blockwise", "ring")
@@ -13,6 +13,7 @@ IMPLEMENTATIONS = ("dense", "blockwise", "ring")
 DENSE_ENTRIES = 2**20
 
 
+@explicit_axes.accept(out_axis=0)
 def logsumexp(
     anchors: jax.Array,
     candidates: jax.Array,
@@ -63,6 +64,7 @@ def logsumexp(
     return engine.logsumexp(anchors, candidates, scale=scale, **options)
 
 
+@explicit_axes.accept(out_axis=0)
 def total(
     fn: Callable[[jax.Array], jax.Array],
     anchors: jax.Array,

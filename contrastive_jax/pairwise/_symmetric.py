@@ -16,8 +16,8 @@ from contrastive_jax.pairwise._tiles import Rows
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def total(fn, x, fixed, constants):
-    """Sums [blocks, size] for rows x in blocks; `fixed`: their ids and validity, shifts, whether all shifts are alike,
-    None if they are known to be."""
+    """Sums [blocks, size] for rows x in blocks; `fixed`: their ids and validity, shifts, what fn takes first, and
+    whether all shifts are alike, None if they are known to be."""
     return _forward(fn, x, fixed, constants)[0]
 
 
@@ -44,7 +44,8 @@ def _choose(fixed, fn, *arrays):
 
 
 def _sum(fn, x, fixed, constants, *, alike):
-    ids, valid, shift, _ = fixed
+    ids, valid, shift, others, _ = fixed
+    fn = partial(fn, others)
     rows = Rows(x, ids, valid)
 
     def body(y, pair):
@@ -60,7 +61,8 @@ def _sum(fn, x, fixed, constants, *, alike):
 
 
 def _pull(fn, x, fixed, constants, g, *, alike):
-    ids, valid, shift, _ = fixed
+    ids, valid, shift, others, _ = fixed
+    fn = partial(fn, others)
     rows = Rows(x, ids, valid)
 
     def body(carry, pair):

@@ -6,9 +6,10 @@ import numbers
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import pairwise
+from contrastive_jax import explicit_axes, pairwise
 
 
+@explicit_axes.accept(out_axis=0)
 def info_nce_negative_gradient(similarities: jax.Array, *, temperature: float | jax.Array = 0.2) -> jax.Array:
     r"""Derivative of the mean `info_nce` loss with respect to the similarity of each negative pair.
 
@@ -46,6 +47,7 @@ def info_nce_negative_gradient(similarities: jax.Array, *, temperature: float | 
     return jnp.where(jnp.eye(len(s), dtype=bool), 0, both / (2 * len(s) * t))
 
 
+@explicit_axes.accept(out_axis=None)
 def asymptotic_info_nce(
     u: jax.Array,
     v: jax.Array,

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax import jax_versions
+
 
 def excessive_separation(phi: Callable[[jax.Array], jax.Array], psi: Callable[[jax.Array], jax.Array], n: int) -> bool:
     r"""Whether the full-batch optimum of an independently additive loss has s_pos < 1 and s_neg < -1/(n-1).
@@ -34,7 +36,7 @@ def excessive_separation(phi: Callable[[jax.Array], jax.Array], psi: Callable[[j
       Lee et al., 2025, Theorems 5.1 and 5.3.
     """
     _check("excessive_separation", n)
-    with jax.enable_x64(True):
+    with jax_versions.enable_x64():
         attraction = jax.grad(phi)(jnp.float64(1))
         repulsion = jax.grad(psi)(jnp.float64(-1 / (n - 1)))
         return bool(attraction < (n - 2) / (2 * (n - 1)) * repulsion)

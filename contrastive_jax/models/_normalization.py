@@ -12,13 +12,13 @@ class BatchNorm(nnx.BatchNorm):
     it trains. It also computes the variance as E[x^2] - E[x]^2 by default, which cancels where the mean is large; here
     it is E[(x - E[x])^2].
 
-    The statistics of a batch are means over all its axes but the last and over `axis_name`, so the same numbers (to
-    rounding) come from 1 device or from many with equal shares. The running variance averages the biased variance, as
-    Flax and the papers' TensorFlow ancestors do; PyTorch's averages the unbiased one, n / (n - 1) times larger.
+    The statistics of a batch are means over all its axes but the last, and in `models.apply` over all devices, so the
+    same numbers (to rounding) come from 1 device or from many with equal shares. The running variance averages the
+    biased variance, as Flax and the papers' TensorFlow ancestors do; PyTorch's averages the unbiased one, n / (n - 1)
+    times larger.
 
     Args:
       num_features: size of the last axis.
-      axis_name: mapped axis (`shard_map`, `pmap`, `vmap`) whose members form one batch; None for each on its own.
       scale_init: initialiser of the scale.
       rngs: source of keys.
 
@@ -35,7 +35,6 @@ class BatchNorm(nnx.BatchNorm):
         self,
         num_features: int,
         *,
-        axis_name: str | None = None,
         scale_init: nnx.Initializer = nnx.initializers.ones,
         rngs: nnx.Rngs,
     ):
@@ -45,7 +44,6 @@ class BatchNorm(nnx.BatchNorm):
             epsilon=1e-5,
             dtype=jnp.float32,
             use_fast_variance=False,
-            axis_name=axis_name,
             scale_init=scale_init,
             rngs=rngs,
         )

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from contrastive_jax.evaluation._checks import check_split
-from contrastive_jax.evaluation.features import l2_normalize
+from contrastive_jax.evaluation._features import l2_normalize
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "k", "block_size"))

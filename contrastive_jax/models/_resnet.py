@@ -1,5 +1,6 @@
 """Residual networks for images, as in torchvision, in Flax NNX."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from contrastive_jax.models.convolution import convolve
-from contrastive_jax.models.initializers import he_normal_fan_out
-from contrastive_jax.models.normalization import BatchNorm
+from contrastive_jax.models._checks import check_at_least_one, check_choice, check_dtype, check_images
+from contrastive_jax.models._convolution import convolve
+from contrastive_jax.models._initializers import he_normal_fan_out
+from contrastive_jax.models._normalization import BatchNorm
 
 Stem = Literal["small", "plain"]
 
@@ -25,7 +27,6 @@ class ConvNorm(nnx.Module):
         stride: int = 1,
         *,
         dtype: DTypeLike,
-        axis_name: str | None,
         scale_init: nnx.Initializer = nnx.initializers.ones,
         rngs: nnx.Rngs,
     ):
@@ -41,7 +42,7 @@ class ConvNorm(nnx.Module):
             conv_general_dilated=convolve,
             rngs=rngs,
         )
-        self.norm = BatchNorm(outputs, axis_name=axis_name, scale_init=scale_init, rngs=rngs)
+        self.norm = BatchNorm(outputs, scale_init=scale_init, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         return self.norm(self.conv(x), train=train)
@@ -91,12 +92,7 @@ class BottleneckBlock(Block):
         return [(inputs, channels, 1, 1), (channels, channels, 3, stride), (channels, channels * self.expansion, 1, 1)]
 
 
-VARIANTS: dict[str, tuple[type[Block], tuple[int, ...]]] = {
-    "resnet10": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (BottleneckBlock, (3, 4, 6, 3)),
-}
+_BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
 
 class ResNet(nnx.Module):
@@ -107,21 +103,21 @@ class ResNet(nnx.Module):
     float32.
 
     Args:
-      name: "resnet10" (for tests), "resnet18", "resnet34" or "resnet50".
+      block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3 and 1x1).
+      stage_sizes: blocks in each stage; the stages after the first halve the image and double the channels.
       channels: channels of the images.
       stem: "small" (3x3, stride 1: for images of 8 to 64 pixels) or "plain" (7x7, stride 2, then 3x3 max-pooling,
         stride 2: ImageNet).
-      width: channels of the first stage; the network has 8 (resnet50: 32) times as many features.
+      width: channels of the first stage; four stages have 8 (of bottlenecks: 32) times as many features.
       dtype: dtype of the convolutions; normalisation and the final pooling are float32 whatever it is.
-      axis_name: mapped axis over which batches are normalised in training; see `BatchNorm`.
       zero_init_residual: start every block as its shortcut.
       rngs: source of keys.
 
     Raises:
-      ValueError: unknown `name` or `stem`.
+      UsageError: unknown `block`, `stem` or `dtype`, or a width below 1.
 
     Example:
-      >>> model = ResNet("resnet18", channels=1, stem="small", width=8, rngs=nnx.Rngs(0))
+      >>> model = ResNet("basic", (2, 2, 2, 2), channels=1, stem="small", width=8, rngs=nnx.Rngs(0))
       >>> model(jnp.zeros((2, 8, 8, 1))).shape
       (2, 64)
 
@@ -132,33 +128,31 @@ class ResNet(nnx.Module):
 
     def __init__(
         self,
-        name: str,
+        block: Literal["basic", "bottleneck"],
+        stage_sizes: Sequence[int],
         *,
         channels: int = 3,
         stem: Stem = "plain",
         width: int = 64,
         dtype: DTypeLike = jnp.float32,
-        axis_name: str | None = None,
         zero_init_residual: bool = False,
         rngs: nnx.Rngs,
     ):
-        if name not in VARIANTS:
-            raise ValueError(f"model is {name!r}, want one of {', '.join(VARIANTS)}")
-        if stem not in get_args(Stem):
-            raise ValueError(f"stem is {stem!r}, want one of {', '.join(get_args(Stem))}")
-        block, stage_sizes = VARIANTS[name]
+        check_choice("block", block, tuple(_BLOCKS))
+        check_choice("stem", stem, get_args(Stem))
+        check_dtype(dtype)
+        check_at_least_one(width=width, channels=channels)
+        kind = _BLOCKS[block]
         self.channels, self.stem = channels, stem
         kernel, stride = (3, 1) if stem == "small" else (7, 2)
-        self.first = ConvNorm(channels, width, kernel, stride, dtype=dtype, axis_name=axis_name, rngs=rngs)
-        options: dict[str, Any] = dict(
-            dtype=dtype, axis_name=axis_name, zero_init_residual=zero_init_residual, rngs=rngs
-        )
+        self.first = ConvNorm(channels, width, kernel, stride, dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, zero_init_residual=zero_init_residual, rngs=rngs)
         inputs, blocks = width, []
         for stage, size in enumerate(stage_sizes):
             for i in range(size):
                 stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(block(inputs, width * 2**stage, stride, **options))
-                inputs = width * 2**stage * block.expansion
+                blocks.append(kind(inputs, width * 2**stage, stride, **options))
+                inputs = width * 2**stage * kind.expansion
         self.blocks = nnx.List(blocks)
         self.num_features = inputs
 
@@ -173,13 +167,44 @@ class ResNet(nnx.Module):
           [b, num_features] float32, averaged over positions.
 
         Raises:
-          ValueError: `images` has another shape, or integers (which would be pixels not yet scaled).
+          UsageError: `images` has another shape, or integers (which would be pixels not yet scaled).
         """
-        if images.ndim != 4 or images.shape[-1] != self.channels or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(f"images are {images.dtype}{list(images.shape)}, want floats [b, h, w, {self.channels}]")
+        check_images(images, (None, None, self.channels))
         x = nnx.relu(self.first(images, train=train))
         if self.stem == "plain":
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for block in self.blocks:
             x = block(x, train=train)
         return x.mean(axis=(1, 2), dtype=jnp.float32)
+
+
+def _variant(name: str, block: Literal["basic", "bottleneck"], stage_sizes: Sequence[int]) -> Callable[..., ResNet]:
+    def build(
+        image_shape: tuple[int, int, int],
+        *,
+        rngs: nnx.Rngs,
+        stem: Stem = "small",
+        width: int = 64,
+        dtype: DTypeLike = "float32",
+        zero_init_residual: bool = False,
+    ) -> ResNet:
+        """A `ResNet` for images [b, *image_shape]; the arguments are those of `ResNet`."""
+        return ResNet(
+            block,
+            stage_sizes,
+            channels=image_shape[-1],
+            stem=stem,
+            width=width,
+            dtype=dtype,
+            zero_init_residual=zero_init_residual,
+            rngs=rngs,
+        )
+
+    build.__qualname__ = build.__name__ = f"build_{name}"
+    return build
+
+
+build_resnet10 = _variant("resnet10", "basic", (1, 1, 1, 1))  # for tests
+build_resnet18 = _variant("resnet18", "basic", (2, 2, 2, 2))
+build_resnet34 = _variant("resnet34", "basic", (3, 4, 6, 3))
+build_resnet50 = _variant("resnet50", "bottleneck", (3, 4, 6, 3))

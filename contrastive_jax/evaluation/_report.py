@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from contrastive_jax.evaluation.features import extract
-from contrastive_jax.evaluation.geometry import Geometry
-from contrastive_jax.evaluation.knn import knn
-from contrastive_jax.evaluation.linear_probe import few_label_probe, linear_probe
+from contrastive_jax.evaluation._features import extract
+from contrastive_jax.evaluation._geometry import Geometry
+from contrastive_jax.evaluation._knn import knn
+from contrastive_jax.evaluation._linear_probe import few_label_probe, linear_probe
 
 
 class Settings(NamedTuple):
@@ -42,7 +42,7 @@ class Similarities(NamedTuple):
     negative_variance: float
 
 
-def evaluate(
+def score(
     feature_fn: Callable[[Any], jax.Array],
     train_batches: Iterator[Mapping[str, Any]],
     test_batches: Iterator[Mapping[str, Any]],
@@ -78,7 +78,7 @@ def evaluate(
     return Scores(probe.accuracy, near, few.accuracy, few.standard_deviation)
 
 
-def table(scores: Mapping[str, Scores], settings: Settings) -> str:
+def format_scores(scores: Mapping[str, Scores], settings: Settings) -> str:
     """The scores in per cent, as a Markdown table."""
     few = f"probe, {settings.labels_per_class} labels/class ({settings.draws} draws)"
     lines = [
@@ -93,7 +93,7 @@ def table(scores: Mapping[str, Scores], settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def geometry_table(rows: Mapping[str, Geometry]) -> str:
+def format_geometry(rows: Mapping[str, Geometry]) -> str:
     """The geometry of each encoder's embeddings, as a Markdown table."""
     pairs = max(row.pairs for row in rows.values())
     lines = [
@@ -108,7 +108,7 @@ def geometry_table(rows: Mapping[str, Geometry]) -> str:
     return "\n".join(lines)
 
 
-def similarity_table(
+def format_similarities(
     rows: Mapping[str, Similarities], *, negative_optimum: float, variance_bounds: tuple[float, float]
 ) -> str:
     """Similarities as measured, beside the theory's, as a Markdown table.

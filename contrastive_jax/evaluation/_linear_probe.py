@@ -10,7 +10,7 @@ import optax
 from jax.typing import ArrayLike
 
 from contrastive_jax.evaluation._checks import check_split
-from contrastive_jax.evaluation.features import l2_normalize
+from contrastive_jax.evaluation._features import l2_normalize
 
 
 class ProbeResult(NamedTuple):
