@@ -146,7 +146,7 @@ def encode():
 
     def embeddings(params, step, images, ids):
         batch = {"image": images, "id": ids}
-        return gradient._encode(program, state._replace(step=step), params, state.batch_stats, batch)[0]
+        return gradient._encode(program, state._replace(step=step), params, state.batch_stats, batch, None)[0]
 
     return jax.jit(embeddings)
 
