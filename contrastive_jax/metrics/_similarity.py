@@ -1,4 +1,4 @@
-"""The distribution of similarities of a contrast set: every pair counted once, mergeable exactly."""
+"""The distribution of the similarities of a contrast set: every pair counted once, in parts that merge exactly."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -55,18 +55,18 @@ def similarity_distribution(
     r"""Distribution of the cosine similarities of positive, cross-view and within-view pairs.
 
     Of m pairs it counts m positives, m(m-1) cross-view negatives (u_i, v_j), and m(m-1)/2 within-view negatives in
-    each view, every one exactly once whatever the number of devices. A similarity that is NaN is counted but falls into
-    no bin, and makes the moments, least and greatest of its kind NaN.
+    each view, each exactly once on any number of devices. A NaN similarity is counted but falls into no bin, and makes
+    the moments, least and greatest of its kind NaN.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view.
       num_bins: number of equal bins over [-1, 1].
-      ids: [m] int instance ids; pairs with equal ids are no negatives and are not counted. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are not negatives and are not counted. Default: all differ.
       axis_name: count over the embeddings of all devices along this mapped axis; every device gets the same answer.
-      implementation: `"dense"` holds the [m, n] matrices, n the pairs of all devices; `"blockwise"` some of their rows
-        at a time, about 2^20 entries; `"ring"`, under an axis name, does the same without gathering: the pairs of each
-        device travel round the devices. None chooses as `pairwise.logsumexp` does.
+      implementation: `"dense"` stores the [m, n] matrices, with n the pairs of all devices; `"blockwise"` about 2^20 of
+        their entries at a time. `"ring"` needs an axis name and gathers nothing: the pairs travel round the devices.
+        None chooses as `pairwise.logsumexp` does.
 
     Returns:
       A `SimilarityDistribution`; carries no gradient.
@@ -103,7 +103,7 @@ class _Pairs(NamedTuple):
     v: jax.Array  # [m, d]
     ids: jax.Array  # [m]
     position: jax.Array  # [m], among all devices' pairs
-    exists: jax.Array  # [m]; False for what fills the last block
+    exists: jax.Array  # [m]; False for the padding of the last block
 
 
 def _negatives(
@@ -197,7 +197,7 @@ _OF_A_STACK = (lambda x: x.sum(axis=0), lambda x: x.min(axis=0), lambda x: x.max
 def _merge_each(
     kinds: Any, add: Callable[[Any], Any], least: Callable[[Any], Any], greatest: Callable[[Any], Any]
 ) -> Any:
-    """Merge every `PairSimilarities` of a tuple, by what sums, and finds extremes, over the parts."""
+    """Merge every `PairSimilarities` of a tuple; the functions sum and find the extremes over the parts."""
 
     def one(pairs: PairSimilarities) -> PairSimilarities:
         weight = pairs.count.astype(pairs.mean.dtype)
@@ -234,7 +234,7 @@ def _histogram(values: jax.Array, mask: jax.Array, num_bins: int) -> jax.Array:
     def row(bins: jax.Array, mask: jax.Array) -> jax.Array:
         return jnp.zeros(num_bins, jnp.uint32).at[bins].add(mask.astype(jnp.uint32))
 
-    # One histogram a row, then their sum: a single shared histogram would serialise a GPU's atomic additions.
+    # One histogram per row, then their sum: a shared histogram would serialise a GPU's atomic additions.
     return jnp.sum(jax.vmap(row)(bins, mask), axis=0, dtype=jnp.uint32)
 
 

@@ -1,7 +1,7 @@
-"""Reductions in memory linear in the number of rows, by tiles of the similarity matrix.
+"""Reductions over tiles of the similarity matrix: memory linear in the number of rows.
 
-Both reductions are one: y_i = sum_j fn(s_ij, shift_i), of which log-sum-exp takes the logarithm. With an axis name the
-candidates are sharded over its devices and travel round them ("ring"); without one they are all here ("blockwise").
+Both reductions compute y_i = sum_j fn(s_ij, shift_i); log-sum-exp takes its logarithm. With an axis name the candidates
+are sharded over its devices and travel round them ("ring"); without one this device has all of them ("blockwise").
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from contrastive_jax.closures import Elementwise
 from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, parts
 
 Ids = jax.Array | None
-# exp(x - b) for |x| <= b stays well within float32 up to here: one shift serves all rows, and no maximum is needed.
+# Up to this bound b, exp(x - b) for |x| <= b stays well within float32: one shift serves all rows, without a maximum.
 _MAX_EXPONENT = 40.0
 
 
@@ -42,7 +42,7 @@ def logsumexp(
         "block_size": block_size,
     }
 
-    # Where candidates travel, all devices have to take the same way.
+    # All devices of a ring must take the same branch.
     alike = spmd.pmax(bound, axis_name) <= _MAX_EXPONENT
     shift = lax.cond(
         alike,
@@ -102,7 +102,7 @@ def _without_closure(
 
 
 def _vary_over(axis_name: spmd.AxisName, *arrays: jax.Array) -> Sequence[jax.Array]:
-    """Arrays that may be alike on all devices meet, in a ring, those of other devices."""
+    """Mark arrays as differing over the ring's devices, because they meet those of other devices."""
     return arrays if axis_name is None else spmd.vary_alike((spmd.axis_index(axis_name), *arrays))[1:]
 
 
@@ -129,7 +129,7 @@ def _row_maxima(
     axis_name: spmd.AxisName,
     block_size: int,
 ) -> jax.Array:
-    """[m]: the greatest scaled similarity of each anchor to a negative; 0 where it has none."""
+    """[m]: each anchor's greatest scaled similarity to a negative; 0 where it has no negative."""
     a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
     peaks = _rectangular.greatest(axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
     peaks = peaks.reshape(-1)[: len(anchors)]

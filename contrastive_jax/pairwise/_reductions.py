@@ -1,4 +1,4 @@
-"""The engine's public face: shapes checked once, candidates gathered once, one implementation chosen."""
+"""The public reductions: check the arguments, gather the candidates, choose an implementation."""
 
 from typing import Any
 
@@ -32,24 +32,26 @@ def logsumexp(
       anchors: [m, d], any float dtype; used as they are (see `normalize`).
       candidates: [n, d]. Under `axis_name`, each device's own part of them.
       scale: scalar, usually one over the temperature; may be traced.
-      anchor_ids: [m] int, and
-      candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
+      anchor_ids: [m] int instance ids of the anchors.
+      candidate_ids: [n] int instance ids of the candidates; a candidate with the id of an anchor is not its negative.
+        Without ids every candidate is a negative.
       axis_name: compare against the candidates of all devices along this mapped axis.
-      implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
-        them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
-        (and their ids) are the same array. `"ring"`, under an axis name, does not gather: each device's candidates
-        travel round the devices while tiles are computed, forward and backward, so that a device's memory is linear in
-        its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
-        None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
-        candidates, a tile's work for every transfer, else blockwise.
-      block_size: the most rows, and columns, of a tile of blockwise and ring; by default 1024.
+      implementation: `"dense"` stores the [m, n] matrix. `"blockwise"` computes it tile by tile, and again in the
+        backward pass: memory is linear in m and n, and where anchors and candidates (and their ids) are the same array
+        it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
+        devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
+        supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
+        1024 candidates (a tile's work for each transfer), else blockwise.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); -inf, with a zero gradient, for an anchor without a negative.
 
     Raises:
-      ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, an unknown
-        implementation, ring without an axis name, or a block_size that is below 1 or given to dense.
+      ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, NumPy ids that JAX's
+        integers do not hold, an unknown implementation, ring without an axis name, or a block_size that is below 1 or
+        given to dense.
 
     Example:
       >>> anchors = jnp.eye(3)
@@ -83,17 +85,18 @@ def total(
         shown an excluded pair.
       anchors: [m, d], any float dtype; used as they are (see `normalize`).
       candidates: [n, d]. Under `axis_name`, each device's own part of them.
-      anchor_ids: [m] int, and
-      candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
+      anchor_ids: [m] int instance ids of the anchors.
+      candidate_ids: [n] int instance ids of the candidates; a candidate with the id of an anchor is not its negative.
+        Without ids every candidate is a negative.
       axis_name: compare against the candidates of all devices along this mapped axis.
-      implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
-        them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
-        (and their ids) are the same array. `"ring"`, under an axis name, does not gather: each device's candidates
-        travel round the devices while tiles are computed, forward and backward, so that a device's memory is linear in
-        its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
-        None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
-        candidates, a tile's work for every transfer, else blockwise.
-      block_size: the most rows, and columns, of a tile of blockwise and ring; by default 1024.
+      implementation: `"dense"` stores the [m, n] matrix. `"blockwise"` computes it tile by tile, and again in the
+        backward pass: memory is linear in m and n, and where anchors and candidates (and their ids) are the same array
+        it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
+        devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
+        supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
+        1024 candidates (a tile's work for each transfer), else blockwise.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); 0 for an anchor without a negative.
