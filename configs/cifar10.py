@@ -6,7 +6,7 @@ Paper:    Figures 3 and 4: m in {32, 64, 128, 256, 512}, temperature in {0.07, 0
           VRNS (--config.vrns_weight=30). At temperature 2 VRNS takes top-1 from 81 to 86 per cent.
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():

@@ -6,7 +6,7 @@ Paper:    variance of negative similarities over m = 32, 64, 128, 256, 512:
           SimCLR 0.1649, 0.1505, 0.1444, 0.1404, 0.1396; with VRNS 0.1008, 0.0952, 0.0929, 0.0921, 0.0917.
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():

@@ -4,7 +4,7 @@ Command:  python -m experiments.train --config=configs/fashion_mnist.py --workdi
 Data:     60,000 images of 28x28, prepared once by TensorFlow Datasets (the job says how if they are not there).
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():

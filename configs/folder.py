@@ -5,7 +5,7 @@ Data:     PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* (split 80/20
 Protocol: Lee 2025, with the plain stem, which suits 64 pixels and more.
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():
@@ -14,5 +14,5 @@ def get_config():
     config.batch_size = 256
     config.data.source = "folder:data/images"
     config.data.image_size = 64
-    config.model.stem = "plain"
+    config.model.kwargs.stem = "plain"
     return config

@@ -7,7 +7,7 @@ Paper:    top-1 of SimCLR -> with VRNS: t=0.1 70.14 -> 69.50; 0.2 73.80 -> 73.94
           0.4 69.92 -> 73.12; 0.5 68.60 -> 72.88.
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():
@@ -19,8 +19,8 @@ def get_config():
     config.data.mean = (0.485, 0.456, 0.406)
     config.data.std = (0.229, 0.224, 0.225)
     config.model.name = "resnet50"
-    config.model.stem = "plain"
-    config.model.dtype = "bfloat16"
+    config.model.kwargs.stem = "plain"
+    config.model.kwargs.dtype = "bfloat16"
     config.optimizer.learning_rate = 0.1
     config.checkpoint.every = 2000
     config.log.tensorboard_every = 20

@@ -3,7 +3,7 @@
 Command:  python -m experiments.train --config=configs/smoke.py --workdir=runs/smoke
 """
 
-from contrastive_jax.training.config import default_config
+from contrastive_jax.jobs.config import default_config
 
 
 def get_config():
@@ -13,8 +13,8 @@ def get_config():
     config.data.source = "digits"
     config.data.image_size = 8
     config.model.name = "resnet10"
-    config.model.width = 4
-    config.model.head_out = 16
+    config.model.kwargs.width = 4
+    config.model.head_kwargs.out = 16
     config.optimizer.warmup_epochs = 0.5
     config.checkpoint.every = 5
     config.evaluation.probe_epochs = 20

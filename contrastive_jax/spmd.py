@@ -98,6 +98,7 @@ class Mapped(NamedTuple):
     """A per-device function mapped over devices, with the ways its arguments get onto them and back."""
 
     step: Callable[[Any, Any], tuple[Any, Any]]  # (placed state, placed batch) -> (placed state, replicated output)
+    trace: Callable[[Any, Any], Any]  # (one copy of the state, all of a batch), or their shapes -> the step, traced
     place_state: Callable[[Any], Any]  # one copy of the state -> a copy on every device
     place_batch: Callable[[Any], Any]  # this process's [b, ...] of the batch -> its shares on the devices
     read: Callable[[Any], Any]  # placed state or output -> one copy
@@ -135,9 +136,15 @@ def _map_shards(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any
     def place(sharding: NamedSharding) -> Callable[[Any], Any]:
         return lambda tree: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
+    step = jax.jit(mapped, donate_argnums=0)
+
+    def trace(state: Any, batch: Any) -> Any:
+        return step.trace(_shapes(state, sharding=replicated), _shapes(batch, sharding=divided))
+
     return Mapped(
         # The step donates its state: place a copy, so that the caller's stays valid.
-        step=jax.jit(mapped, donate_argnums=0),
+        step=step,
+        trace=trace,
         place_state=lambda tree: place(replicated)(jax.tree.map(np.array, tree)),
         place_batch=place(divided),
         read=lambda tree: jax.tree.map(lambda x: x.addressable_data(0), tree),
@@ -155,9 +162,23 @@ def _map_copies(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any
     def place_batch(tree: Any) -> Any:
         return jax.device_put(jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), tree), sharding)
 
+    step = jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=0)
+
+    def trace(state: Any, batch: Any) -> Any:
+        copies = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(local), *jnp.shape(x)), x.dtype), state)
+        share = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((len(local), x.shape[0] // len(devices), *x.shape[1:]), x.dtype), batch
+        )
+        return step.trace(copies, share)
+
     return Mapped(
-        step=jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=0),
+        step=step,
+        trace=trace,
         place_state=place_state,
         place_batch=place_batch,
         read=lambda tree: jax.tree.map(lambda x: x.addressable_data(0)[0], tree),
     )
+
+
+def _shapes(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding), tree)

@@ -12,7 +12,8 @@ import pytest
 from flax import nnx
 
 import contrastive_jax
-from contrastive_jax import losses, metrics, pairwise, theory
+from contrastive_jax import evaluation, losses, metrics, models, pairwise, theory
+from contrastive_jax.losses import contract
 from contrastive_jax.training import regime
 
 MODULES = [m.name for m in pkgutil.walk_packages(contrastive_jax.__path__, "contrastive_jax.")]
@@ -21,8 +22,11 @@ NAMES = {
     "jnp": jnp,
     "np": np,
     "nnx": nnx,
+    "contract": contract,
     "losses": losses,
+    "evaluation": evaluation,
     "metrics": metrics,
+    "models": models,
     "pairwise": pairwise,
     "regime": regime,
     "theory": theory,

@@ -6,8 +6,10 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
+from contrastive_jax.losses.contract import declare
 
 
+@declare(learnable=("scale", "bias"))
 @explicit_axes.accept(out_axis=0)
 def siglip(
     u: jax.Array,
@@ -67,6 +69,7 @@ def siglip(
     return jax.nn.softplus(-(scale * pairs.positive + bias)) + negatives
 
 
+@declare()
 @explicit_axes.accept(out_axis=0)
 def spectral(
     u: jax.Array,

@@ -5,14 +5,54 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
-from contrastive_jax.pairwise import parts
+from contrastive_jax.losses.contract import Kept, Memory, Setting, State, declare
+from contrastive_jax.pairwise import shared
 
 
+def _init_queue(setting: Setting) -> State:
+    """Random unit vectors [k, d] that belong to no instance, the oldest first."""
+    rng = np.random.default_rng((setting.seed, 0, 2))  # a stream of its own, beside those of the batches' order
+    vectors = rng.normal(size=(setting.queue_size, setting.dimensions))
+    return {
+        "queue": pairwise.normalize(jnp.asarray(vectors, jnp.float32)),
+        "queue_ids": jnp.full(setting.queue_size, -1, jnp.int32),
+        "position": jnp.zeros([], jnp.int32),  # where the next key goes
+    }
+
+
+def _update_queue(state: State, kept: Kept) -> State:
+    """The batch's keys over the oldest of the queue."""
+    size = len(state["queue"])
+    slots = (state["position"] + jnp.arange(len(kept.ids))) % size
+    return {
+        "queue": state["queue"].at[slots].set(pairwise.normalize(kept.keys)),
+        "queue_ids": state["queue_ids"].at[slots].set(kept.ids),
+        "position": (state["position"] + len(kept.ids)) % size,
+    }
+
+
+_QUEUE = Memory(
+    init=_init_queue,
+    update=_update_queue,
+    shared=lambda state: {name: state[name] for name in ("queue", "queue_ids")},
+    arguments=("queue", "queue_ids"),
+)
+_AVERAGE_BY_INSTANCE = Memory(
+    init=lambda setting: {"log_average": jnp.full(setting.num_instances, -jnp.inf, jnp.float32)},
+    update=lambda state, kept: {"log_average": state["log_average"].at[kept.ids].set(kept.returned["log_average"])},
+    of_instances=lambda state, ids: {"log_average": state["log_average"][ids]},
+    arguments=("log_average",),
+    returns=("log_average",),
+)
+
+
+@declare(keys=True, memory=_QUEUE)
 @explicit_axes.accept(out_axis=0)
 def moco(
     u: jax.Array,
@@ -73,7 +113,7 @@ def moco(
     options: dict[str, Any] = {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids, "axis_name": axis_name}
     past: dict[str, Any] = {}
     if queue_ids is not None:
-        queue_ids = parts.check_ids("losses.moco", "queue_ids", queue_ids, queue.shape[:1])
+        queue_ids = shared.check_ids("losses.moco", "queue_ids", queue_ids, queue.shape[:1])
         past |= {"anchor_ids": pairs.ids, "candidate_ids": queue_ids}
     # Every device has the whole queue: it need not travel.
     past["implementation"] = "blockwise" if implementation == "ring" else implementation
@@ -88,6 +128,7 @@ def moco(
     return (one_sided(pairs.u, candidates.v) + one_sided(pairs.v, candidates.u)) / 2
 
 
+@declare(memory=_AVERAGE_BY_INSTANCE)
 @explicit_axes.accept(out_axis=0)
 def sogclr(
     u: jax.Array,

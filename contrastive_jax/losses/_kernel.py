@@ -10,10 +10,12 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
+from contrastive_jax.losses.contract import declare
 
 Kernel = Callable[[jax.Array], jax.Array]  # of the squared distance, elementwise
 
 
+@declare()
 @explicit_axes.accept(out_axis=0)
 def kcl(
     u: jax.Array,
@@ -90,6 +92,7 @@ def kcl(
     return gamma * energy - 2 * of_positives(_pairs.squared_distance(pairs))
 
 
+@declare()
 @explicit_axes.accept(out_axis=0)
 def align_uniform(
     u: jax.Array,

@@ -12,11 +12,13 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs, _softmax
+from contrastive_jax.losses.contract import declare
 
 INFO_NCE_FORMS = ("joint", "pairwise")
 DHEL_FORMS = ("sum", "mean")
 
 
+@declare(many_views=True)
 @explicit_axes.accept(out_axis=1)
 def multi_view_info_nce(
     views: jax.Array,
@@ -88,6 +90,7 @@ def multi_view_info_nce(
     return jax.nn.softplus(_pairs.logsumexp(jnp.stack(negatives)) - positives)
 
 
+@declare(many_views=True)
 @explicit_axes.accept(out_axis=1)
 def multi_view_dhel(
     views: jax.Array,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from contrastive_jax import pairwise, spmd
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 
 
 class Pairs(NamedTuple):
@@ -28,7 +28,7 @@ def prepare(name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_n
     if not jnp.issubdtype(u.dtype, jnp.floating) or not jnp.issubdtype(v.dtype, jnp.floating):
         raise ValueError(f"losses.{name}: expected u and v of a float dtype, got {u.dtype} and {v.dtype}.")
     ids = number_instances(name, u.shape[0], ids, axis_name)
-    dtype = parts.accumulation_dtype(u.dtype, v.dtype)
+    dtype = shared.accumulation_dtype(u.dtype, v.dtype)
     u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
     return Pairs(u, v, ids, jnp.sum(u * v, axis=-1))
 
@@ -39,7 +39,7 @@ def number_instances(name: str, m: int, ids: ArrayLike | None, axis_name: spmd.A
         raise ValueError(f"losses.{name}: expected m >= 2 pairs over all devices, got {m}; fewer have no negatives.")
     if ids is None:
         return spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
-    return parts.check_ids(f"losses.{name}", "ids", ids, (m,))
+    return shared.check_ids(f"losses.{name}", "ids", ids, (m,))
 
 
 def scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -7,10 +7,12 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
+from contrastive_jax.losses.contract import declare
 
 DHEL_FORMS = ("mean", "sum", "one_sided")
 
 
+@declare(learnable=("temperature",))
 @explicit_axes.accept(out_axis=0)
 def info_nce(
     u: jax.Array,
@@ -60,6 +62,7 @@ def info_nce(
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
 
+@declare(learnable=("temperature",))
 @explicit_axes.accept(out_axis=0)
 def simclr(
     u: jax.Array,
@@ -105,6 +108,7 @@ def simclr(
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
 
+@declare()
 @explicit_axes.accept(out_axis=0)
 def dcl(
     u: jax.Array,
@@ -165,6 +169,7 @@ def dcl(
     return (_pairs.finite_or_zero(from_u) + _pairs.finite_or_zero(from_v)) / 2 - positive
 
 
+@declare()
 @explicit_axes.accept(out_axis=0)
 def dhel(
     u: jax.Array,

@@ -6,9 +6,11 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
-from contrastive_jax.pairwise import parts
+from contrastive_jax.losses.contract import declare
+from contrastive_jax.pairwise import shared
 
 
+@declare(labels=True)
 @explicit_axes.accept(out_axis=0)
 def sup_con(
     u: jax.Array,
@@ -59,7 +61,7 @@ def sup_con(
     """
     pairs = _pairs.prepare("sup_con", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("sup_con", temperature, pairs.u.dtype)
-    labels = parts.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
+    labels = shared.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
     embeddings = jnp.concatenate([pairs.u, pairs.v])
     own = spmd.axis_index(axis_name) * len(embeddings) + jnp.arange(len(embeddings), dtype=jnp.int32)
     everything = pairwise.logsumexp(

@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 
 MAX_INSTANCES = 65_536  # m(m-1) pairs still fit a uint32 count
 
@@ -89,9 +89,9 @@ def similarity_distribution(
     m = u.shape[0]
     position = spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
     if ids is not None:
-        ids = parts.check_ids("metrics.similarity_distribution", "ids", ids, (m,))
+        ids = shared.check_ids("metrics.similarity_distribution", "ids", ids, (m,))
     own = _Pairs(u, v, position if ids is None else ids, position, jnp.ones(m, bool))
-    implementation = parts.choose_implementation(implementation, m, m, axis_name)
+    implementation = shared.choose_implementation(implementation, m, m, axis_name)
     positive = _describe(jnp.sum(own.u * own.v, axis=-1)[:, None], jnp.ones((m, 1), bool), num_bins)
     negative = _negatives(own, num_bins, implementation, axis_name)
     local = SimilarityDistribution(positive, *negative)
@@ -114,7 +114,7 @@ def _negatives(
     own = _Pairs(*spmd.vary_alike(own))
     others = own if travel else jax.tree.map(lambda x: spmd.gather(x, axis_name), own)
     m = len(own.u)
-    rows = m if implementation == "dense" else min(m, max(1, parts.DENSE_ENTRIES // len(others.u)))
+    rows = m if implementation == "dense" else min(m, max(1, shared.DENSE_ENTRIES // len(others.u)))
 
     def with_shard(so_far: Any, shard: _Pairs) -> Any:
         some = _of_blocks(own, shard, num_bins, rows)
@@ -129,7 +129,7 @@ def _of_blocks(own: _Pairs, others: _Pairs, num_bins: int, rows: int) -> tuple[P
     m = len(own.u)
     if rows == m:
         return _of_rows(own, others, num_bins)
-    blocks = jax.tree.map(lambda x: parts.fill_blocks(x, rows), own)
+    blocks = jax.tree.map(lambda x: shared.fill_blocks(x, rows), own)
     stacked = lax.map(lambda some: _of_rows(some, others, num_bins), blocks)
     return _merge_each(stacked, *_OF_A_STACK)
 
@@ -251,4 +251,4 @@ def _check(u: jax.Array, v: jax.Array, num_bins: int, axis_name: spmd.AxisName, 
             f"metrics.similarity_distribution: expected at most {MAX_INSTANCES} pairs at once, got {m}; split them and "
             "`merge` the parts, or counts may overflow."
         )
-    parts.check_implementation("metrics.similarity_distribution", implementation, axis_name)
+    shared.check_implementation("metrics.similarity_distribution", implementation, axis_name)

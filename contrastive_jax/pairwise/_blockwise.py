@@ -13,7 +13,7 @@ from jax import lax
 
 from contrastive_jax import closures, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, parts
+from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, shared
 
 Ids = jax.Array | None
 # Up to this bound b, exp(x - b) for |x| <= b stays well within float32: one shift serves all rows, without a maximum.
@@ -31,7 +31,7 @@ def logsumexp(
     block_size: int,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
-    scale = jnp.asarray(scale, parts.accumulation_dtype(anchors.dtype, candidates.dtype))
+    scale = jnp.asarray(scale, shared.accumulation_dtype(anchors.dtype, candidates.dtype))
     scale = spmd.vary_alike((scale, anchors, candidates))[0]  # so that its gradient is summed over devices once
     frozen = [lax.stop_gradient(x) for x in (anchors, candidates, scale)]
     bound = jnp.abs(frozen[2]) * _greatest_norm(frozen[0]) * _greatest_norm(frozen[1], axis_name)
@@ -65,7 +65,7 @@ def sum_over_negatives(
     block_size: int,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
-    dtype = parts.accumulation_dtype(anchors.dtype, candidates.dtype)
+    dtype = shared.accumulation_dtype(anchors.dtype, candidates.dtype)
     sides = [_tiles.side(len(x), block_size) for x in (anchors, candidates)]
     tile = spmd.vary_alike((jnp.zeros(sides, dtype), anchors, candidates))[0]
     of_tile, constants, others = _without_closure(fn, tile)
@@ -115,7 +115,7 @@ def _is_symmetric(anchors: jax.Array, candidates: jax.Array, anchor_ids: Ids, ca
 
 
 def _greatest_norm(x: jax.Array, axis_name: spmd.AxisName = None) -> jax.Array:
-    x = x.astype(parts.accumulation_dtype(x.dtype))
+    x = x.astype(shared.accumulation_dtype(x.dtype))
     return jnp.sqrt(spmd.pmax(jnp.max(jnp.sum(x * x, axis=1)), axis_name))
 
 
@@ -156,7 +156,7 @@ def _sum_tiles(
     """
     symmetric = axis_name is None and _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
-    a, c, shift = _vary_alike(a, c, parts.fill_blocks(shift, a.ids.shape[1]))
+    a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
     if symmetric:
         y = _symmetric.sum_tiles(fn, a.x, (a.ids, a.valid, shift, others, alike), constants)
     else:

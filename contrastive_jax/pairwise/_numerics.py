@@ -8,7 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes
-from contrastive_jax.pairwise.parts import accumulation_dtype
+from contrastive_jax.pairwise.shared import accumulation_dtype
 
 
 def normalize(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _blockwise, _dense, parts
+from contrastive_jax.pairwise import _blockwise, _dense, shared
 
 
 @explicit_axes.accept(out_axis=0)
@@ -127,7 +127,7 @@ def _prepare(
     """The engine that computes, the candidates, gathered unless they travel, and the engine's other arguments."""
     _check(function, anchors, candidates, axis_name, implementation, block_size)
     ids = _check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
-    implementation = parts.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
+    implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     travel = implementation == "ring"
     if not travel:
         candidates = spmd.gather(candidates, axis_name)
@@ -135,7 +135,7 @@ def _prepare(
     options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1]}
     if implementation == "dense":
         return _dense, candidates, options
-    options |= {"axis_name": axis_name if travel else None, "block_size": block_size or parts.BLOCK_SIZE}
+    options |= {"axis_name": axis_name if travel else None, "block_size": block_size or shared.BLOCK_SIZE}
     return _blockwise, candidates, options
 
 
@@ -156,7 +156,7 @@ def _check(
         raise ValueError(
             f"{function}: expected anchors and candidates of a float dtype, got {anchors.dtype} and {candidates.dtype}."
         )
-    parts.check_implementation(function, implementation, axis_name)
+    shared.check_implementation(function, implementation, axis_name)
     if block_size is not None and (block_size < 1 or implementation == "dense"):
         raise ValueError(
             f"{function}: expected a block_size of at least 1, for implementation 'blockwise' or 'ring', "
@@ -177,10 +177,10 @@ def _check_ids(
     if anchor_ids is None or candidate_ids is None:
         missing = "anchor_ids" if anchor_ids is None else "candidate_ids"
         raise ValueError(f"{function}: expected both anchor_ids and candidate_ids, or neither, got no {missing}.")
-    a = parts.check_ids(function, "anchor_ids", anchor_ids, anchors.shape[:1])
+    a = shared.check_ids(function, "anchor_ids", anchor_ids, anchors.shape[:1])
     if candidate_ids is anchor_ids and len(anchors) == len(candidates):
         return a, a
-    c = parts.check_ids(function, "candidate_ids", candidate_ids, candidates.shape[:1])
+    c = shared.check_ids(function, "candidate_ids", candidate_ids, candidates.shape[:1])
     common = np.promote_types(a.dtype, c.dtype)
     if not np.issubdtype(common, np.integer) or jax.dtypes.canonicalize_dtype(common) != common:
         raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from contrastive_jax import spmd
-from contrastive_jax.pairwise import _numerics, parts
+from contrastive_jax.pairwise import _numerics, shared
 
 Function = Callable[..., jax.Array]
 
@@ -39,7 +39,7 @@ def in_blocks(
     if anchor_ids is None or candidate_ids is None:  # without ids every candidate is a negative: no two are equal
         anchor_ids, candidate_ids = jnp.zeros(len(anchors), jnp.int32), jnp.ones(len(candidates), jnp.int32)
     a, c = (
-        Rows(*(parts.fill_blocks(part, side(len(x), block_size)) for part in (x, ids, jnp.ones(len(x), bool))))
+        Rows(*(shared.fill_blocks(part, side(len(x), block_size)) for part in (x, ids, jnp.ones(len(x), bool))))
         for x, ids in ((anchors, anchor_ids), (candidates, candidate_ids))
     )
     return a, c

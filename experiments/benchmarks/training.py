@@ -22,8 +22,9 @@ import psutil
 from configs import cifar10, digits
 from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.training import environment, logs
-from contrastive_jax.training import job as job_lib
+from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs.logs import rows as logs
+from contrastive_jax.jobs.machine import environment
 from contrastive_jax.training import step as step_lib
 
 
@@ -36,7 +37,7 @@ def resnet18_32_job():
     """ResNet-18 at 32x32, batch 256: the CIFAR preset on random pixels, which take as long as real ones."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (512, 32, 32, 3), np.uint8)
-    return cifar10.get_config(), sources.ArraySource("random", images, np.arange(512) % 10, num_classes=10)
+    return cifar10.get_config(), sources.ArraySource(images, np.arange(512) % 10, name="random")
 
 
 JOBS = {"digits": digits_job, "resnet18_32": resnet18_32_job}
@@ -56,7 +57,7 @@ def torch_stepper(config, source):
 
     def step(k):
         start = time.perf_counter()
-        take(source.take(order.indices(k))[0])
+        take(source.take(order.indices(k)))
         return time.perf_counter() - start
 
     return step
@@ -68,11 +69,7 @@ def _check_same_function(program, state, model, config):
 
     size, channels = config.data.image_size, model.encoder.first.conv.in_channels
     images = np.random.default_rng(0).normal(size=(8, size, size, channels)).astype(np.float32)
-    project = jax.vmap(  # the batch is normalised over this axis, here of one device
-        lambda images: models.apply(program.graphdef, state.params.model, state.batch_stats, images, train=True)[0],
-        axis_name=spmd.AXIS,
-    )
-    ours = np.asarray(project(images[None])[0])
+    ours = np.asarray(models.apply(program.graphdef, state.params.model, state.batch_stats, images, train=True)[0])
     with torch.no_grad():
         theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
@@ -95,7 +92,7 @@ def stepper(config, source, distribution):
         nonlocal state
         indices = order.indices(k)
         start = time.perf_counter()
-        batch = mapped.place_batch({"image": source.take(indices)[0], "id": indices.astype(np.int32)})
+        batch = mapped.place_batch({"image": source.take(indices), "id": indices.astype(np.int32)})
         state, outputs = mapped.step(state, batch)
         outputs = jax.device_get(mapped.read(outputs))
         logs.record(k, outputs, epoch=0, num_instances=len(source), contrast_size=config.batch_size)

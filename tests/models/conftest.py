@@ -1,12 +1,13 @@
 """A network small enough to compile for every number of devices, with every kind of layer."""
 
+import functools
+
 import pytest
 
-from contrastive_jax.models import resnet
+from contrastive_jax.models import ResNet
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    """The name of a ResNet of two basic blocks: one plain, one strided with a projected shortcut."""
-    monkeypatch.setitem(resnet.VARIANTS, "tiny", (resnet.BasicBlock, (1, 1)))
-    return "tiny"
+def tiny():
+    """A ResNet of two basic blocks: one plain, one strided with a projected shortcut."""
+    return functools.partial(ResNet, "basic", (1, 1))

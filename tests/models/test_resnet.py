@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from contrastive_jax.models import BatchNorm, ResNet
-from contrastive_jax.models.convolution import convolve
+from contrastive_jax.errors import UsageError
+from contrastive_jax.models import ENCODERS, BatchNorm, ResNet
+from contrastive_jax.models._convolution import convolve
 
 SMALLER_STEM = (7 * 7 - 3 * 3) * 3 * 64
 
@@ -27,12 +28,12 @@ def parameter_count(model):
     ],
 )
 def test_parameter_count_is_torchvisions_without_the_classifier(name, stem, count):
-    assert parameter_count(nnx.eval_shape(lambda: ResNet(name, stem=stem, rngs=nnx.Rngs(0)))) == count
+    assert parameter_count(nnx.eval_shape(lambda: ENCODERS[name]((32, 32, 3), stem=stem, rngs=nnx.Rngs(0)))) == count
 
 
 @pytest.mark.parametrize(("name", "features"), [("resnet18", 64), ("resnet34", 64), ("resnet50", 256)])
 def test_feature_shape_and_dtype(name, features):
-    model = nnx.eval_shape(lambda: ResNet(name, channels=1, stem="small", width=8, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: ENCODERS[name]((8, 8, 1), width=8, rngs=nnx.Rngs(0)))
     assert model.num_features == features
     out = nnx.eval_shape(lambda m, x: m(x), model, jnp.zeros((3, 8, 8, 1)))
     assert (out.shape, out.dtype) == ((3, features), jnp.float32)
@@ -40,7 +41,7 @@ def test_feature_shape_and_dtype(name, features):
 
 def test_bfloat16_keeps_float32_parameters_statistics_and_outputs(tiny):
     def build(dtype):
-        return ResNet(tiny, channels=1, stem="small", width=8, dtype=dtype, rngs=nnx.Rngs(0))
+        return tiny(channels=1, stem="small", width=8, dtype=dtype, rngs=nnx.Rngs(0))
 
     half, full = build(jnp.bfloat16), build(jnp.float32)
     images = jax.random.uniform(jax.random.key(0), (16, 8, 8, 1))
@@ -52,13 +53,13 @@ def test_bfloat16_keeps_float32_parameters_statistics_and_outputs(tiny):
 
 
 def test_zero_init_residual_starts_blocks_as_their_shortcuts(tiny):
-    model = ResNet(tiny, channels=1, stem="small", width=8, zero_init_residual=True, rngs=nnx.Rngs(0))
+    model = tiny(channels=1, stem="small", width=8, zero_init_residual=True, rngs=nnx.Rngs(0))
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 8))
     np.testing.assert_array_equal(model.blocks[0](x, train=True), x)
 
 
 def test_initial_weights_have_he_variance_by_fan_out(tiny):
-    model = ResNet(tiny, stem="small", width=64, rngs=nnx.Rngs(0))
+    model = tiny(stem="small", width=64, rngs=nnx.Rngs(0))
     kernel = model.blocks[1].first[0].conv.kernel[...]
     assert kernel.shape == (3, 3, 64, 128)
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 128)), rtol=0.01)
@@ -92,15 +93,23 @@ def test_batch_norm_evaluates_in_float32_whatever_the_input():
     np.testing.assert_allclose(out.astype(jnp.float32), -0.001, rtol=0.02)
 
 
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"model is 'resnet19', want one of resnet10, resnet18, resnet34, resnet50"):
-        ResNet("resnet19", rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"stem is 'tiny', want one of small, plain"):
-        ResNet("resnet18", stem="tiny", rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block": "wide"}, "expected block to be one of basic, bottleneck, got 'wide'"),
+        ({"stem": "tiny"}, "expected stem to be one of small, plain, got 'tiny'"),
+        ({"width": 0}, "expected width to be an integer of at least 1, got 0"),
+        ({"dtype": "int8"}, "expected dtype to be a floating dtype such as .*, got 'int8'"),
+        ({"dtype": "quarter"}, "expected dtype to be a floating dtype such as .*, got 'quarter'"),
+    ],
+)
+def test_unknown_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        ResNet(**{"block": "basic", "stage_sizes": (1,), "rngs": nnx.Rngs(0)} | options)
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 8, 8, 1), np.uint8), np.zeros((8, 8, 1)), np.zeros((2, 8, 8, 3))])
 def test_other_images_are_refused(images):
-    model = nnx.eval_shape(lambda: ResNet("resnet18", channels=1, stem="small", width=8, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"want floats \[b, h, w, 1\]"):
+    model = nnx.eval_shape(lambda: ENCODERS["resnet18"]((8, 8, 1), width=8, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"expected images to be floats \[b, h, w, 1\], got"):
         model(images)

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from contrastive_jax import losses
+from contrastive_jax.losses import contract
 from contrastive_jax.training import objective
 from contrastive_jax.training.objective import Instances, Objective
 from tests.mappings import AXIS, MAPPINGS
@@ -22,7 +23,7 @@ LEARNABLE = {"info_nce": {"temperature": 0.5}, "simclr": {}, "siglip": {"scale":
 
 
 def of(name, kwargs=None, vrns_weight=0.0, learnable=False):
-    return Objective(name, kwargs or {}, vrns_weight, 50, learnable)
+    return Objective(objective.LOSSES[name], kwargs or {}, vrns_weight, 50, learnable)
 
 
 def test_labels_and_views_reach_the_losses_that_need_them():
@@ -44,7 +45,7 @@ def test_vrns_is_the_mean_over_all_pairs_of_views():
 
 
 def test_the_losses_that_learn_are_all_tried():
-    assert LEARNABLE.keys() == set(objective.LEARNABLE_LOSSES)
+    assert LEARNABLE.keys() == {name for name, loss in objective.LOSSES.items() if contract.needs_of(loss).learnable}
 
 
 @pytest.mark.parametrize("name", LEARNABLE)
@@ -54,7 +55,7 @@ def test_what_is_learnt_starts_from_the_fixed_loss(name):
     np.testing.assert_allclose(learnt(PAIR, learnt.parameters())["loss"], fixed(PAIR)["loss"], rtol=1e-5)
     log_scale = learnt.parameters()["log_scale"]
     given = LEARNABLE[name].get("scale") or 1 / LEARNABLE[name].get("temperature", 0.2)
-    assert objective.logged(learnt.parameters())["scale"] == pytest.approx(given, rel=1e-6)
+    assert objective.describe_learnt(learnt.parameters())["scale"] == pytest.approx(given, rel=1e-6)
     assert log_scale.dtype == jnp.float32 and log_scale.shape == ()
 
 
@@ -94,9 +95,9 @@ def test_gradients_of_what_is_learnt_are_the_same_on_four_devices(mapping):
 
 
 def test_the_scale_is_bounded_by_a_hundred_and_can_fall_from_there():
-    parameters = objective.bounded({"log_scale": jnp.float32(9.0), "bias": jnp.float32(9.0)})
+    parameters = objective.clip_scale({"log_scale": jnp.float32(9.0), "bias": jnp.float32(9.0)})
     assert parameters["log_scale"] == np.float32(math.log(100)) and parameters["bias"] == 9
     learnt = of("siglip", learnable=True)
     same = Instances((VIEWS[0], -VIEWS[0]), PAIR.ids)  # no scale helps
     assert jax.grad(lambda p: learnt(same, p)["loss"].mean())(parameters)["log_scale"] > 1
-    assert objective.bounded({}) == {} == objective.logged({})
+    assert objective.clip_scale({}) == {} == objective.describe_learnt({})

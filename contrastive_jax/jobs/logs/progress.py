@@ -1,0 +1,69 @@
+"""The progress of a run on the screen: a bar in a terminal, a line an epoch elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Follows the steps of a run, and shows them if `shown`; use as a context manager.
+
+    `images_per_second` leaves out the first step of this process, which compiles.
+    """
+
+    def __init__(self, start: int, stop: int, steps_per_epoch: int, update_size: int, shown: bool = True):
+        self.start = start
+        self._steps_per_epoch, self._update_size, self._stop = steps_per_epoch, update_size, stop
+        self._taken, self._first_done, self._last = 0, 0.0, 0.0
+        self._shown, self._in_terminal = shown, shown and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=stop, initial=start, unit="step", disable=not self._in_terminal, dynamic_ncols=True, leave=True
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()
+
+    @property
+    def images_per_second(self) -> float:
+        """Mean over the steps after the first; 0 before the second is done."""
+        if self._taken < 2:
+            return 0.0
+        return (self._taken - 1) * self._update_size / (self._last - self._first_done)
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Take note of one step that is done."""
+        self._last = time.perf_counter()
+        self._taken += 1
+        if self._taken == 1:
+            self._first_done = self._last
+        if self._in_terminal:
+            self._bar.set_postfix_str(self._describe(row), refresh=False)
+            self._bar.update()
+        elif self._shown and ((row["step"] + 1) % self._steps_per_epoch == 0 or row["step"] + 1 == self._stop):
+            print(
+                f"epoch {row['epoch'] + 1}, step {row['step'] + 1}/{self._stop}: {self._describe(row)}", file=sys.stderr
+            )
+
+    def say(self, line: str) -> None:
+        """Print a line beside the bar, without breaking it."""
+        if self._shown:
+            tqdm.write(line, file=sys.stderr)
+
+    def _describe(self, row: Mapping[str, Any]) -> str:
+        text = f"loss {row['loss']:.3f}"
+        if "positive_mean" in row:
+            text += (
+                f", positive {row['positive_mean']:.3f}, negative {row['cross_view_mean']:+.3f}"
+                f", negative variance {row['cross_view_variance']:.4f}"
+            )
+        left = (self._stop - row["step"] - 1) * self._update_size / max(self.images_per_second, 1e-9)
+        text += f", {self.images_per_second:.0f} images/s"
+        if self._in_terminal or self._taken < 2:
+            return text
+        return f"{text}, {left:.0f} s left"

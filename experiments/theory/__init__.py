@@ -1,1 +1,0 @@
-"""The theorems at work: embeddings optimised directly on the sphere, with no encoder, beside what theory predicts."""
