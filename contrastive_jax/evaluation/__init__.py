@@ -1,7 +1,6 @@
 """How good features are, and how embeddings lie on the sphere."""
 
 from contrastive_jax.evaluation._features import extract as extract
-from contrastive_jax.evaluation._features import l2_normalize as l2_normalize
 from contrastive_jax.evaluation._features import raw_pixels as raw_pixels
 from contrastive_jax.evaluation._geometry import Geometry as Geometry
 from contrastive_jax.evaluation._geometry import geometry as geometry

@@ -2,6 +2,7 @@
 
 from contrastive_jax.models._batch import batch_mean as batch_mean
 from contrastive_jax.models._contrastive import ContrastiveModel as ContrastiveModel
+from contrastive_jax.models._convolution import convolve as convolve
 from contrastive_jax.models._create import ENCODERS as ENCODERS
 from contrastive_jax.models._create import HEADS as HEADS
 from contrastive_jax.models._create import create as create
