@@ -24,11 +24,11 @@ class Recorder:
 
     def add(self, outputs: Mapping[str, Any]) -> None:
         """Take the outputs of a step, and log those of the one before."""
-        self.settle()
+        self.log_pending()
         self._pending = outputs
         self.step += 1
 
-    def settle(self) -> None:
+    def log_pending(self) -> None:
         """Wait for the step last taken, and log it.
 
         Raises:
@@ -38,7 +38,7 @@ class Recorder:
             return
         outputs, self._pending = jax.device_get(self._pending), None
         step = self.step - 1
-        row = logs.record(
+        row = logs.make_row(
             step,
             outputs,
             epoch=self._job.order.epoch(step),
@@ -53,7 +53,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Log the step last taken, and have everything logged on the disk."""
-        self.settle()
+        self.log_pending()
         if self._log is not None:
             self._log.flush()
 

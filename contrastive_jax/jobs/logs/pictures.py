@@ -36,7 +36,7 @@ def save_similarity_picture(
         training set's alone.
       rows: the rows of metrics.jsonl, one a step.
       training_set: the distributions over the training set under the untrained and the trained encoder.
-      optimum: the theory's values, `logs.optimum_values`.
+      optimum: the theory's values, `logs.compute_optimum`.
       title: what run this is.
     """
     from matplotlib.figure import Figure  # imported here because it takes half a second
@@ -56,7 +56,7 @@ def save_similarity_picture(
         panels[0, 0].set_ylabel("cosine similarity")
         panels[1, 0].set_ylabel("within contrast sets:\ndensity of pairs")
     panels[-1, 0].set_ylabel(f"over {training_set[0].positive.count} training images:\ndensity of pairs")
-    with files.replacing(path) as temporary:
+    with files.replace_atomically(path) as temporary:
         figure.savefig(temporary)
 
 
@@ -72,14 +72,14 @@ def _draw_history(axes, kind, counts, rows):
     )
     x = np.arange(steps) + 0.5
     axes.plot(x, [row[f"{kind}_mean"] for row in rows], color=_AFTER, linewidth=1.5, label="mean")
-    for values, style, label in _theory_lines(kind, rows):
+    for values, style, label in _find_theory_lines(kind, rows):
         axes.plot(x, values, style, color=_THEORY, linewidth=1.2, label=label)
     axes.set(xlabel="step", ylim=(-1.02, 1.02), xlim=(0, steps))
     axes.legend(loc="lower right", fontsize=7, framealpha=0.9)
     return image
 
 
-def _theory_lines(kind, rows):
+def _find_theory_lines(kind, rows):
     if kind == "positive":
         bound = np.minimum([row["theory_positive_bound"] for row in rows], 1)
         return [(bound, "--", "greatest possible mean (Thm 5.2)")]
@@ -91,7 +91,7 @@ def _draw_ends(axes, kind, counts, rows):
     for step, name, color in ((0, "first step", _BEFORE), (last, "last step", _AFTER)):
         mean, variance = rows[step][f"{kind}_mean"], rows[step][f"{kind}_variance"]
         _draw_density(axes, counts[step], mean, variance, name=f"{name} ({step})", color=color)
-    for values, style, label in _theory_lines(kind, rows[-1:]):
+    for values, style, label in _find_theory_lines(kind, rows[-1:]):
         axes.axvline(values[0], linestyle=style, color=_THEORY, linewidth=1.2, label=label)
     _finish_densities(axes)
 

@@ -20,7 +20,7 @@ KINDS = metrics.SimilarityDistribution._fields
 MOMENTS = ("count", "mean", "variance", "least", "greatest")
 
 
-def record(step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: int, contrast_size: int) -> dict:
+def make_row(step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: int, contrast_size: int) -> dict:
     """One step as a flat dict of Python numbers and, for arrays, nested lists.
 
     It holds what the step logs, the moments of distributions in their place, and the theory's values.
@@ -29,38 +29,38 @@ def record(step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: 
     for name, value in outputs.items():
         if isinstance(value, metrics.SimilarityDistribution):
             prefix = "" if name == DISTRIBUTION else f"{name}_"
-            row |= {f"{prefix}{moment}": x for moment, x in flat_moments(value).items()}
+            row |= {f"{prefix}{moment}": x for moment, x in flatten_moments(value).items()}
         else:
             row[name] = np.asarray(value).tolist()
     if DISTRIBUTION not in outputs:
         return row
-    return row | theory_values(row, num_instances=num_instances, contrast_size=contrast_size)
+    return row | compare_with_theory(row, num_instances=num_instances, contrast_size=contrast_size)
 
 
-def moments(distribution: metrics.SimilarityDistribution) -> dict[str, dict[str, Any]]:
+def get_moments(distribution: metrics.SimilarityDistribution) -> dict[str, dict[str, Any]]:
     """Count, mean, variance, least and greatest of each kind of pair, as Python numbers."""
     return {
         kind: {name: getattr(pairs, name).item() for name in MOMENTS} for kind, pairs in distribution._asdict().items()
     }
 
 
-def flat_moments(distribution: metrics.SimilarityDistribution) -> dict[str, Any]:
+def flatten_moments(distribution: metrics.SimilarityDistribution) -> dict[str, Any]:
     """The same as `{kind}_{moment}`."""
-    return {f"{kind}_{name}": x for kind, values in moments(distribution).items() for name, x in values.items()}
+    return {f"{kind}_{name}": x for kind, values in get_moments(distribution).items() for name, x in values.items()}
 
 
-def theory_values(row: Mapping[str, float], *, num_instances: int, contrast_size: int) -> dict[str, float]:
-    """What theory says of a step, beside what was measured in it: `optimum_values`, and
+def compare_with_theory(row: Mapping[str, float], *, num_instances: int, contrast_size: int) -> dict[str, float]:
+    """What theory says of a step, beside what was measured in it: `compute_optimum`, and
 
     - `theory_positive_bound`: the greatest mean positive similarity that any encoder reaches on contrast sets with the
       mean of negatives that was measured (Theorem 5.2), and `theory_positive_gap`: how far below it the step is.
     """
     bound = float(theory.positive_similarity_bound(row["cross_view_mean"], contrast_size))
     measured = {"theory_positive_bound": bound, "theory_positive_gap": bound - row["positive_mean"]}
-    return optimum_values(num_instances=num_instances, contrast_size=contrast_size) | measured
+    return compute_optimum(num_instances=num_instances, contrast_size=contrast_size) | measured
 
 
-def optimum_values(*, num_instances: int, contrast_size: int) -> dict[str, float]:
+def compute_optimum(*, num_instances: int, contrast_size: int) -> dict[str, float]:
     """What theory says of the optimum, whatever was measured:
 
     - `theory_full_batch_negative`: every negative similarity at the full batch's optimum, -1/(n-1) (Theorem 5.1);
@@ -109,7 +109,7 @@ class StepLog:
         images_per_second: float,
     ) -> None:
         """Log one step. The speed goes to TensorBoard alone: all else is the same however often a run is resumed."""
-        self._rows.write(json.dumps(with_nulls(row)) + "\n")
+        self._rows.write(json.dumps(replace_nonfinite(row)) + "\n")
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint32).tobytes())
         if row["step"] % self._tensorboard_every == 0:
@@ -161,21 +161,21 @@ def save_similarity(
     if counts is not None:
         arrays |= {kind: counts[:, k] for k, kind in enumerate(KINDS)}
     edges = metrics.similarity_edges(len(training_set[0].positive.counts))
-    with files.replacing(path) as temporary:
+    with files.replace_atomically(path) as temporary:
         np.savez_compressed(temporary, edges=edges, **arrays)
 
 
-def with_nulls(tree: Any) -> Any:
+def replace_nonfinite(tree: Any) -> Any:
     """Nested dicts with None, which JSON has a word for, in place of every number that is not finite.
 
     Example:
-      >>> with_nulls({"step": 3, "final": {"loss": math.nan}})
+      >>> replace_nonfinite({"step": 3, "final": {"loss": math.nan}})
       {'step': 3, 'final': {'loss': None}}
     """
     if isinstance(tree, Mapping):
-        return {name: with_nulls(x) for name, x in tree.items()}
+        return {name: replace_nonfinite(x) for name, x in tree.items()}
     if isinstance(tree, list):
-        return [with_nulls(x) for x in tree]
+        return [replace_nonfinite(x) for x in tree]
     return tree if _is_finite(tree) else None
 
 
@@ -186,55 +186,57 @@ def _is_finite(x: Any) -> bool:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, with NaN where null is."""
     with open(path, encoding="utf-8") as file:
-        return [_with_nans(json.loads(line)) for line in file]
+        return [_replace_nulls(json.loads(line)) for line in file]
 
 
-def _with_nans(tree: Any) -> Any:
+def _replace_nulls(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {name: _with_nans(x) for name, x in tree.items()}
+        return {name: _replace_nulls(x) for name, x in tree.items()}
     if isinstance(tree, list):
-        return [_with_nans(x) for x in tree]
+        return [_replace_nulls(x) for x in tree]
     return math.nan if tree is None else tree
 
 
-def logged_steps(workdir: Path, *, num_bins: int) -> int:
+def count_logged_steps(workdir: Path, *, num_bins: int) -> int:
     """How many steps, from the first on, are whole in the logs of a workdir.
 
     Args:
       workdir: of a run.
       num_bins: of the histograms; 0 where they are not logged.
     """
-    whole = sum(1 for _ in _whole_rows(workdir / ROWS))
+    whole = sum(1 for _ in _measure_whole_rows(workdir / ROWS))
     if not num_bins:
         return whole
     counts = workdir / COUNTS
-    return min(whole, counts.stat().st_size // _bytes_a_step(num_bins)) if counts.exists() else 0
+    return min(whole, counts.stat().st_size // _bytes_per_step(num_bins)) if counts.exists() else 0
 
 
 def keep_steps_before(workdir: Path, start: int, *, num_bins: int) -> None:
     """Drop from the logs of a workdir the steps that will be taken again, and what is left of one that was cut off."""
-    _truncate(workdir / ROWS, sum(size for _, size in zip(range(start), _whole_rows(workdir / ROWS), strict=False)))
-    _truncate(workdir / COUNTS, start * _bytes_a_step(num_bins))
+    _truncate(
+        workdir / ROWS, sum(size for _, size in zip(range(start), _measure_whole_rows(workdir / ROWS), strict=False))
+    )
+    _truncate(workdir / COUNTS, start * _bytes_per_step(num_bins))
     path = workdir / NONFINITE
     if path.exists():
         lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) in range(start)]
-        with files.replacing(path) as temporary:
+        kept = [line for line in lines if line.endswith(b"\n") and _read_step(line) in range(start)]
+        with files.replace_atomically(path) as temporary:
             temporary.write_bytes(b"".join(kept))
 
 
-def _whole_rows(path: Path) -> Iterator[int]:
+def _measure_whole_rows(path: Path) -> Iterator[int]:
     """The sizes in bytes of the rows, as long as they are those of steps 0, 1, 2, ..."""
     if not path.exists():
         return
     with open(path, "rb") as file:
         for step, line in enumerate(file):
-            if not line.endswith(b"\n") or _step_of(line) != step:
+            if not line.endswith(b"\n") or _read_step(line) != step:
                 return
             yield len(line)
 
 
-def _step_of(line: bytes) -> int | None:
+def _read_step(line: bytes) -> int | None:
     """The step of a row; None where it is none."""
     try:
         row = json.loads(line)
@@ -248,5 +250,5 @@ def _truncate(path: Path, size: int) -> None:
         os.truncate(path, size)
 
 
-def _bytes_a_step(num_bins: int) -> int:
+def _bytes_per_step(num_bins: int) -> int:
     return len(KINDS) * num_bins * np.dtype(np.uint32).itemsize

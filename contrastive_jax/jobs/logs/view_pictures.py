@@ -51,7 +51,7 @@ def save_views_picture(
             axis.set_title(title, fontsize=7, pad=3)
         for row, row_axes in zip(tiles[number * rows :] + [[]] * rows, axes, strict=False):
             _show(row, row_axes)
-    with files.replacing(path) as temporary:
+    with files.replace_atomically(path) as temporary:
         figure.savefig(temporary)
 
 
