@@ -1,6 +1,7 @@
-"""What a run writes at every step, and how it picks its files up again after an signals."""
+"""The logs that a run writes at every step, and how a resumed run repairs and continues them."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -15,15 +16,25 @@ from contrastive_jax.jobs.logs.tensorboard import EventLog
 from contrastive_jax.jobs.machine import files
 
 ROWS, COUNTS, NONFINITE = "metrics.jsonl", "similarity.counts", "nonfinite.jsonl"
-DISTRIBUTION = "distribution"  # the built-in metric, whose histograms are logged as well
+DISTRIBUTION = "distribution"  # the built-in metric; a run logs its histograms too
 KINDS = metrics.SimilarityDistribution._fields
 MOMENTS = ("count", "mean", "variance", "least", "greatest")
 
 
-def make_row(step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: int, contrast_size: int) -> dict:
-    """One step as a flat dict of Python numbers and, for arrays, nested lists.
+def make_row(
+    step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: int, contrast_size: int
+) -> dict[str, Any]:
+    """One row of metrics.jsonl: a step's outputs as a flat dict of Python numbers and, for arrays, nested lists.
 
-    It holds what the step logs, the moments of distributions in their place, and the theory's values.
+    A similarity distribution is replaced by its moments. If the step logs the built-in distribution, the row also
+    holds the values of `compare_with_theory`.
+
+    Args:
+      step: steps taken before this one.
+      outputs: the metrics that the step returned.
+      epoch: the epoch of the step, from 0.
+      num_instances: n, the size of the training set.
+      contrast_size: m, instances compared with each other.
     """
     row: dict[str, Any] = {"step": step, "epoch": epoch}
     for name, value in outputs.items():
@@ -45,15 +56,21 @@ def get_moments(distribution: metrics.SimilarityDistribution) -> dict[str, dict[
 
 
 def flatten_moments(distribution: metrics.SimilarityDistribution) -> dict[str, Any]:
-    """The same as `{kind}_{moment}`."""
+    """The moments of `get_moments` in one dict, under the names `{kind}_{moment}`."""
     return {f"{kind}_{name}": x for kind, values in get_moments(distribution).items() for name, x in values.items()}
 
 
 def compare_with_theory(row: Mapping[str, float], *, num_instances: int, contrast_size: int) -> dict[str, float]:
-    """What theory says of a step, beside what was measured in it: `compute_optimum`, and
+    """The values that theory predicts for a step: those of `compute_optimum`, and two that depend on the step.
 
-    - `theory_positive_bound`: the greatest mean positive similarity that any encoder reaches on contrast sets with the
-      mean of negatives that was measured (Theorem 5.2), and `theory_positive_gap`: how far below it the step is.
+    - `theory_positive_bound`: the greatest mean positive similarity that any encoder can reach on contrast sets with
+      the measured mean of the negatives (Theorem 5.2);
+    - `theory_positive_gap`: that bound minus the measured mean positive similarity.
+
+    Args:
+      row: `cross_view_mean` and `positive_mean` of the step.
+      num_instances: n, the size of the training set.
+      contrast_size: m, instances compared with each other.
     """
     bound = float(theory.positive_similarity_bound(row["cross_view_mean"], contrast_size))
     measured = {"theory_positive_bound": bound, "theory_positive_gap": bound - row["positive_mean"]}
@@ -61,12 +78,16 @@ def compare_with_theory(row: Mapping[str, float], *, num_instances: int, contras
 
 
 def compute_optimum(*, num_instances: int, contrast_size: int) -> dict[str, float]:
-    """What theory says of the optimum, whatever was measured:
+    """The values that theory predicts for the optimum; they depend on n and m alone.
 
-    - `theory_full_batch_negative`: every negative similarity at the full batch's optimum, -1/(n-1) (Theorem 5.1);
-    - `theory_contrast_set_negative`: the same of one contrast set of m alone, -1/(m-1);
-    - `theory_variance_least`, `theory_variance_greatest`: the interval of the negatives' variance over the training set
+    - `theory_full_batch_negative`: every negative similarity at the optimum of the full batch, -1/(n-1) (Theorem 5.1);
+    - `theory_contrast_set_negative`: every negative similarity at the optimum of a single contrast set, -1/(m-1);
+    - `theory_variance_least`, `theory_variance_greatest`: bounds on the variance of the negatives over the training set
       at the optimum of fixed contrast sets (Theorem 5.5), for the n - n mod m instances that fill whole sets.
+
+    Args:
+      num_instances: n, the size of the training set.
+      contrast_size: m, instances compared with each other.
     """
     whole = num_instances - num_instances % contrast_size
     least, greatest = theory.negative_variance_bounds(whole, contrast_size)
@@ -79,13 +100,19 @@ def compute_optimum(*, num_instances: int, contrast_size: int) -> dict[str, floa
 
 
 class StepLog:
-    """metrics.jsonl, the histograms' counts, TensorBoard events, and what was not finite: each step once and in order.
+    """Writes the logs of a run: every step exactly once, in order. Use it as a context manager.
 
-    Use as a context manager. The counts are appended to `similarity.counts` (uint32, [3, num_bins] a step) while the
-    run goes on; `read_counts` reads them back. What an earlier start of the run has logged from `start` on is dropped.
+    The files are metrics.jsonl, `similarity.counts`, TensorBoard events and nonfinite.jsonl. Each step appends
+    uint32 [3, num_bins] to `similarity.counts`; `read_counts` reads them back.
+
+    Args:
+      workdir: the workdir of the run.
+      start: the first step that will be logged. Steps from `start` on that an earlier process logged are dropped.
+      num_bins: bins of the histograms; 0 if they are not logged.
+      tensorboard_every: steps between two TensorBoard records.
     """
 
-    def __init__(self, workdir: Path, *, start: int, num_bins: int, tensorboard_every: int):
+    def __init__(self, workdir: Path, *, start: int, num_bins: int, tensorboard_every: int) -> None:
         self._tensorboard_every = tensorboard_every
         self._workdir = workdir
         keep_steps_before(workdir, start, num_bins=num_bins)
@@ -97,7 +124,7 @@ class StepLog:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        with contextlib.ExitStack() as stack:  # the others too, where one cannot be
+        with contextlib.ExitStack() as stack:  # close the others even if one of them fails
             for file in (self._rows, self._counts, self._events):
                 stack.callback(file.close)
 
@@ -108,7 +135,10 @@ class StepLog:
         *,
         images_per_second: float,
     ) -> None:
-        """Log one step. The speed goes to TensorBoard alone: all else is the same however often a run is resumed."""
+        """Log one step.
+
+        The speed goes to TensorBoard alone, so that the other files do not depend on how often a run was resumed.
+        """
         self._rows.write(json.dumps(replace_nonfinite(row)) + "\n")
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint32).tobytes())
@@ -119,10 +149,10 @@ class StepLog:
             self._events.write(row["step"], {**scalars, "images_per_second": images_per_second}, distribution)
 
     def write_nonfinite(self, row: Mapping[str, Any], ids: np.ndarray) -> Path:
-        """Keep what is needed to look into a step whose loss or gradient is not finite; the file."""
+        """Append a non-finite step and the ids of its batch to nonfinite.jsonl, for debugging; return that path."""
         path = self._workdir / NONFINITE
         with open(path, "a", encoding="utf-8") as file:
-            # JSON has no NaN, and here it matters which of them it is.
+            # JSON has no NaN or infinity; text keeps which one it was.
             parts = {name: x if _is_finite(x) else str(x) for name, x in row.items()}
             file.write(json.dumps({**parts, "ids": ids.tolist()}) + "\n")
             file.flush()
@@ -130,7 +160,7 @@ class StepLog:
         return path
 
     def flush(self) -> None:
-        """Have what was written on the disk, so that a checkpoint never knows more than the log."""
+        """Force all rows to disk, so that a checkpoint is never ahead of the log."""
         for file in (self._rows, self._counts):
             file.flush()
             os.fsync(file.fileno())
@@ -138,7 +168,7 @@ class StepLog:
 
 
 def read_counts(path: Path, num_bins: int) -> np.ndarray:
-    """The histograms of all steps so far, uint32 [steps, 3, num_bins]."""
+    """The histograms of all logged steps, uint32 [steps, 3, num_bins]."""
     return np.fromfile(path, np.uint32).reshape(-1, len(KINDS), num_bins)
 
 
@@ -148,11 +178,11 @@ def save_similarity(
     """Write `similarity.npz`: `edges` [num_bins + 1], and histograms of each kind of pair.
 
     Args:
-      path: the file.
-      counts: [steps, 3, num_bins] of every step, None where they were not logged; saved as `positive`, `cross_view` and
-        `within_view` [steps, num_bins].
-      training_set: the distributions over the training set under the untrained and the trained encoder; saved as
-        `training_set_positive`, `training_set_cross_view` and `training_set_within_view` [2, num_bins].
+      path: the file to write.
+      counts: [steps, 3, num_bins], the histograms of every step, or None if they were not logged. They are saved as
+        `positive`, `cross_view` and `within_view` [steps, num_bins].
+      training_set: the distributions over the training set under the untrained and the trained encoder. They are saved
+        as `training_set_positive`, `training_set_cross_view` and `training_set_within_view` [2, num_bins].
     """
     arrays: dict[str, Any] = {
         f"training_set_{kind}": np.stack([getattr(distribution, kind).counts for distribution in training_set])
@@ -166,7 +196,7 @@ def save_similarity(
 
 
 def replace_nonfinite(tree: Any) -> Any:
-    """Nested dicts with None, which JSON has a word for, in place of every number that is not finite.
+    """Replace every non-finite number in nested dicts and lists by None, which JSON can represent.
 
     Example:
       >>> replace_nonfinite({"step": 3, "final": {"loss": math.nan}})
@@ -184,7 +214,7 @@ def _is_finite(x: Any) -> bool:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, with NaN where null is."""
+    """The rows of a `metrics.jsonl`, with NaN in place of null."""
     with open(path, encoding="utf-8") as file:
         return [_replace_nulls(json.loads(line)) for line in file]
 
@@ -198,11 +228,11 @@ def _replace_nulls(tree: Any) -> Any:
 
 
 def count_logged_steps(workdir: Path, *, num_bins: int) -> int:
-    """How many steps, from the first on, are whole in the logs of a workdir.
+    """The number of steps, counted from step 0, that the logs of a workdir hold completely.
 
     Args:
-      workdir: of a run.
-      num_bins: of the histograms; 0 where they are not logged.
+      workdir: the workdir of a run.
+      num_bins: bins of the histograms; 0 if they are not logged.
     """
     whole = sum(1 for _ in _measure_whole_rows(workdir / ROWS))
     if not num_bins:
@@ -212,10 +242,15 @@ def count_logged_steps(workdir: Path, *, num_bins: int) -> int:
 
 
 def keep_steps_before(workdir: Path, start: int, *, num_bins: int) -> None:
-    """Drop from the logs of a workdir the steps that will be taken again, and what is left of one that was cut off."""
-    _truncate(
-        workdir / ROWS, sum(size for _, size in zip(range(start), _measure_whole_rows(workdir / ROWS), strict=False))
-    )
+    """Truncate the logs of a workdir to the steps before `start`, and drop a row that was cut off.
+
+    Args:
+      workdir: the workdir of a run.
+      start: the first step that will be taken again.
+      num_bins: bins of the histograms; 0 if they are not logged.
+    """
+    sizes = itertools.islice(_measure_whole_rows(workdir / ROWS), start)
+    _truncate(workdir / ROWS, sum(sizes))
     _truncate(workdir / COUNTS, start * _bytes_per_step(num_bins))
     path = workdir / NONFINITE
     if path.exists():
@@ -226,7 +261,7 @@ def keep_steps_before(workdir: Path, start: int, *, num_bins: int) -> None:
 
 
 def _measure_whole_rows(path: Path) -> Iterator[int]:
-    """The sizes in bytes of the rows, as long as they are those of steps 0, 1, 2, ..."""
+    """The size of each row in bytes, up to the first row that is cut off or out of order (0, 1, 2, ...)."""
     if not path.exists():
         return
     with open(path, "rb") as file:
@@ -237,7 +272,7 @@ def _measure_whole_rows(path: Path) -> Iterator[int]:
 
 
 def _read_step(line: bytes) -> int | None:
-    """The step of a row; None where it is none."""
+    """The step of a line; None if the line is not a row."""
     try:
         row = json.loads(line)
     except ValueError:
