@@ -32,7 +32,7 @@ def spoil(monkeypatch):
             rest = jax.tree.map(lambda x: jnp.where(now, x + grads, x), rest)
             return found, (parts, *rest, fresh)
 
-        monkeypatch.setattr(gradient, "direct", spoilt)
+        monkeypatch.setattr(gradient, "compute_in_one_pass", spoilt)
 
     return spoil
 
@@ -73,7 +73,7 @@ def test_skipped_steps_change_nothing_but_the_counts(spoil, tmp_path, capsys):
 
     final = host(train(job_config, tmp_path, 7))
     assert (final.step, final.skipped, final.skipped_in_a_row) == (7, 2, 0)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((final.params, final.batch_stats, final.opt_state)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((final.params, final.model_state, final.opt_state)))
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), final.params, before.params)
     assert min(jax.tree.leaves(moved)) > 0
 
@@ -103,7 +103,7 @@ def test_a_run_that_skips_is_resumed_bit_for_bit(spoil, tmp_path):
 
 def test_too_many_in_a_row_stop_the_run(spoil, tmp_path):
     spoil([1, 3, 4, 5])
-    with pytest.raises(NonFiniteError, match=r"step 5: .*more than config.nonfinite_limit=2 in a row") as error:
+    with pytest.raises(NonFiniteError, match=r"step 5: .*more than config.nonfinite_limit=2 steps in a row") as error:
         train(config(**SKIP, nonfinite_limit=2), tmp_path, 8)
     assert "on_nonfinite=skip" not in str(error.value)
     assert [record["skipped_in_a_row"] for record in records(tmp_path)] == [1, 1, 2, 3]

@@ -37,7 +37,7 @@ class EventLog:
         self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=start, session_log=again))
 
     def write(self, step: int, numbers: Mapping[str, Any], distribution: metrics.SimilarityDistribution | None) -> None:
-        """Log one step: numbers as scalars, lists as histograms, the distribution as a histogram for each kind of pair."""
+        """Log one step: numbers as scalars, lists as histograms, the distribution as one histogram per kind."""
         values = [value for name, x in numbers.items() for value in _summarize(name, x)]
         if distribution is not None:
             values += [
