@@ -160,7 +160,7 @@ def create(
         steps_per_epoch=steps_per_epoch,
         seed=seed,
         skip_nonfinite=skip_nonfinite,
-        metrics=measure.by_name(metrics, contrast_size=contrast_size, num_bins=num_bins),
+        metrics=measure.name_metrics(metrics, contrast_size=contrast_size, num_bins=num_bins),
         dimensions=dimensions or 0,
         queue_size=queue_size,
         encoder_momentum=encoder_momentum,

@@ -21,7 +21,7 @@ from contrastive_jax.training.state import Program
 State = dict[str, Any]
 
 
-class Fresh(NamedTuple):
+class NewValues(NamedTuple):
     """What a step finds for the estimator, of this device's instances."""
 
     returned: Mapping[str, Any]  # {name: [b]}, what the loss returned beside its values
@@ -50,7 +50,7 @@ def read_memory(program: Program, state: State, ids: jax.Array) -> tuple[State, 
 def update(
     program: Program,
     state: State,
-    fresh: Fresh,
+    new_values: NewValues,
     ids: jax.Array,
     *,
     model_params: Any,
@@ -62,7 +62,7 @@ def update(
     Args:
       program: what never changes.
       state: before the step.
-      fresh: what the step found.
+      new_values: what the step found.
       ids: [b] int32, this device's instances.
       model_params: after the step.
       positions: where in the batch each instance of all devices lies, see `gradient.layout`.
@@ -70,12 +70,12 @@ def update(
     """
     memory, moved = program.objective.needs.memory, {}
     if memory is not None:
-        found = Kept(ids, fresh.keys, fresh.returned)
+        found = Kept(ids, new_values.keys, new_values.returned)
         whole = jax.tree.map(lambda x: gather_in_order(x, positions, axis_name), found)
         moved["memory"] = memory.update(state["memory"], whole)
     if program.encoder_momentum is not None:
         params = optax.incremental_update(model_params, state["encoder_params"], 1 - program.encoder_momentum)
-        moved |= {"encoder_params": params, "encoder_state": fresh.encoder_state}
+        moved |= {"encoder_params": params, "encoder_state": new_values.encoder_state}
     return moved
 
 

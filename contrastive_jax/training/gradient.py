@@ -27,10 +27,10 @@ _MAX_UNROLLED = 16
 _MODEL_KEYS = 1  # of the model's own random numbers, beside those of views
 Batch = Mapping[str, jax.Array]
 Embeddings = tuple[jax.Array, ...]
-Found = tuple[Any, tuple[dict[str, Any], Any, Embeddings, estimator.Fresh]]
+GradientAndAux = tuple[Any, tuple[dict[str, Any], Any, Embeddings, estimator.NewValues]]
 
 
-def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
+def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> GradientAndAux:
     """The gradient of this device's share of a step, by one pass.
 
     Returns:
@@ -43,13 +43,13 @@ def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         embeddings, model_state = encode(params.model, state.model_state, batch)
         parts, returned = _loss(program, state, params.loss, embeddings, keys, batch, axis_name)
-        fresh = estimator.Fresh(returned, (keys or embeddings)[1], key_state)
-        return parts["loss"], (parts, model_state, embeddings, fresh)
+        new_values = estimator.NewValues(returned, (keys or embeddings)[1], key_state)
+        return parts["loss"], (parts, model_state, embeddings, new_values)
 
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
+def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> GradientAndAux:
     """The same in pieces of `program.batch_size` instances over all devices."""
     assert program.batch_size is not None
     size = program.batch_size // spmd.axis_size(axis_name)
@@ -77,8 +77,8 @@ def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_na
 
     zeros = jax.tree.map(jnp.zeros_like, state.params.model)
     of_model, _ = _over_pieces(backward, zeros, (of_embeddings, dict(batch)), size)
-    fresh = estimator.Fresh(returned, (keys or embeddings)[1], key_state)
-    return state.params._replace(model=of_model, loss=of_loss), (parts, model_state, embeddings, fresh)
+    new_values = estimator.NewValues(returned, (keys or embeddings)[1], key_state)
+    return state.params._replace(model=of_model, loss=of_loss), (parts, model_state, embeddings, new_values)
 
 
 def layout(update_size: int, piece_size: int, num_devices: int) -> np.ndarray:

@@ -83,7 +83,7 @@ def gather_batch(
     return {name: estimator.gather_in_order(x, positions, axis_name) for name, x in batch.items()}
 
 
-def by_name(functions: Sequence[Metric], *, contrast_size: int | None, num_bins: int) -> dict[str, Metric]:
+def name_metrics(functions: Sequence[Metric], *, contrast_size: int | None, num_bins: int) -> dict[str, Metric]:
     """The metrics of a step: the distribution of similarities, unless num_bins is 0, and functions of your own.
 
     Raises:

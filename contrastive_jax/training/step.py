@@ -51,7 +51,7 @@ def train_step(
     batch_size = program.batch_size or update_size
     gradient_of = gradient.compute_in_one_pass if update_size <= batch_size else gradient.compute_in_pieces
     positions = gradient.layout(update_size, batch_size, devices)
-    grads, (metrics, model_state, embeddings, fresh) = gradient_of(program, state, batch, axis_name)
+    grads, (metrics, model_state, embeddings, new_values) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -63,7 +63,7 @@ def train_step(
     estimated = estimator.update(
         program,
         state.estimator,
-        fresh,
+        new_values,
         batch["id"],
         model_params=params.model,
         positions=positions,

@@ -89,7 +89,7 @@ def main(name: str, study: Study, argv: Sequence[str] | None = None) -> int:
 def _save(stem: Path, figure: Figure) -> list[Path]:
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
     for path in paths:
-        with files.replacing(path) as temporary:
+        with files.replace_atomically(path) as temporary:
             figure.savefig(temporary)
     return paths
 

@@ -17,7 +17,7 @@ PRESET = "--config=configs/smoke.py"
 
 def call(capsys, monkeypatch, *arguments):
     monkeypatch.setattr(processes, "start", lambda *_: None)  # too late here: JAX is in use
-    monkeypatch.setattr(storage, "silence_followers", lambda: None)
+    monkeypatch.setattr(storage, "silence_repeated_errors", lambda: None)
     status = command_line.main(arguments)
     return status, capsys.readouterr().err.strip()
 

@@ -128,7 +128,7 @@ def test_whatever_the_damage_no_wrong_state_is_resumed(original, tmp_path_factor
             contents[place] ^= data.draw(st.integers(1, 255))
         path.write_bytes(contents)
     with jax.numpy_dtype_promotion("standard"), Checkpoints(checkpoints, keep=3) as kept:
-        state = kept.resume(job.initial, most=6)
+        state = kept.resume(job.initial, max_step=6)
     assert digest(state) == digests[int(state.step)]
     assert int(state.step) in (4, 6)
     shutil.rmtree(checkpoints.parent)
@@ -251,6 +251,6 @@ def test_the_log_of_what_was_not_finite_is_repaired(tmp_path):
 )
 def test_the_steps_that_are_whole_in_a_log(text, steps, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(text)
-    assert logs.logged_steps(tmp_path, num_bins=0) == steps
+    assert logs.count_logged_steps(tmp_path, num_bins=0) == steps
     logs.keep_steps_before(tmp_path, steps, num_bins=0)
     assert [row["step"] for row in logs.read_rows(tmp_path / "metrics.jsonl")] == list(range(steps))

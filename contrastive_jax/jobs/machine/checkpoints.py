@@ -71,7 +71,7 @@ class Checkpoints:
 
         Raises:
           DamagedError: if it cannot be read as what it should be, or is not what was saved.
-          OSError, ValueError: if the machine refuses to read it (see `storage.refusal`).
+          OSError, ValueError: if the machine refuses to read it (see `storage.find_refusal`).
         """
         step = self.latest_step if step is None else step
         target = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
@@ -82,7 +82,7 @@ class Checkpoints:
         except MemoryError:
             raise
         except Exception as error:  # whatever damaged files make of Orbax, which is open
-            if storage.refusal(error) is not None:
+            if storage.find_refusal(error) is not None:
                 raise
             line = (str(error).strip() or "nothing more is known").splitlines()[0]
             raise DamagedError(f"{type(error).__name__}: {line[:200]}") from error
@@ -94,7 +94,7 @@ class Checkpoints:
             raise DamagedError(f"its arrays are not those that were saved: their {_DIGEST} differs")
         return state
 
-    def resume(self, like: TrainState, *, most: int) -> TrainState | None:
+    def resume(self, like: TrainState, *, max_step: int) -> TrainState | None:
         """The newest checkpoint that is whole, of at most so many steps; None where there is none of any kind.
 
         Those that are newer are set aside, in the folder `damaged` beside that of the checkpoints, and it is said why.
@@ -102,7 +102,7 @@ class Checkpoints:
 
         Args:
           like: a state of the same structure.
-          most: steps that the log holds; a run that went on from a later one would leave a gap in it.
+          max_step: steps that the log holds; a run that went on from a later one would leave a gap in it.
 
         Raises:
           DamagedError: if there are checkpoints, but none to go on from; all are left where they are.
@@ -110,8 +110,8 @@ class Checkpoints:
         if processes.is_first():
             self._remove_unfinished()
         faults: dict[int, str] = {}
-        for step in reversed(storage.steps_of(self._directory)):
-            state, fault = self._try(like, step, most)
+        for step in reversed(storage.list_steps(self._directory)):
+            state, fault = self._try_restore(like, step, max_step)
             if state is not None:
                 self._set_aside(faults)
                 return state
@@ -127,12 +127,12 @@ class Checkpoints:
             if ocp.utils.is_tmp_checkpoint(path):
                 shutil.rmtree(path)
 
-    def _try(self, like, step, most) -> tuple[TrainState | None, str]:
+    def _try_restore(self, like, step, max_step) -> tuple[TrainState | None, str]:
         """The state, or what is wrong with it in any process."""
         state, fault = None, "another process cannot read it"
         try:
-            if step > most:
-                raise DamagedError(f"the log beside it is whole up to step {most} only")
+            if step > max_step:
+                raise DamagedError(f"the log beside it is whole up to step {max_step} only")
             state = self.restore(like, step)
         except DamagedError as error:
             fault = str(error)
@@ -144,7 +144,7 @@ class Checkpoints:
             return
         if processes.is_first():
             for step, fault in faults.items():
-                place = _free(self._directory.parent / "damaged", str(step))
+                place = _find_free_path(self._directory.parent / "damaged", str(step))
                 place.parent.mkdir(exist_ok=True)
                 os.rename(self._directory / str(step), place)
                 print(f"The checkpoint of step {step} is set aside in {place}: {fault}.", file=sys.stderr)
@@ -169,12 +169,12 @@ def digest(state: Any) -> str:
     return found.hexdigest()
 
 
-def _free(folder: Path, name: str) -> Path:
+def _find_free_path(folder: Path, name: str) -> Path:
     """A path in a folder that is not there yet."""
-    return next(path for path in _numbered(folder / name) if not path.exists())
+    return next(path for path in _number_paths(folder / name) if not path.exists())
 
 
-def _numbered(path: Path) -> Iterator[Path]:
+def _number_paths(path: Path) -> Iterator[Path]:
     yield path
     k = 2
     while True:

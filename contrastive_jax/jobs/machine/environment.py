@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
         "processes": jax.process_count(),
         "cpus": os.cpu_count(),
         "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_FLAGS)},
-        "git": source(Path(contrastive_jax.__file__).parents[1]),
+        "git": describe_checkout(Path(contrastive_jax.__file__).parents[1]),
     }
 
 
@@ -39,7 +39,7 @@ def find_version(name: str) -> str | None:
         return None
 
 
-def source(folder: Path) -> dict[str, Any] | None:
+def describe_checkout(folder: Path) -> dict[str, Any] | None:
     """The commit of a checkout, and whether anything in it is changed or new; None where there is no checkout.
 
     Args:

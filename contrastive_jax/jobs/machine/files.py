@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """`with replacing(path) as temporary:` write to `temporary`; it replaces `path` whole, or not at all.
+def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """`with replace_atomically(path) as temporary:` write to `temporary`; it replaces `path` whole, or not at all.
 
     The temporary file lies beside `path` and keeps its suffix, by which writers tell the format. The folder is
     made if it is not there.

@@ -16,7 +16,7 @@ from contrastive_jax.jobs.machine import processes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def interruption(signum: int, step: int) -> Interrupted:
+def make_interruption(signum: int, step: int) -> Interrupted:
     """The error that ends a run after a step, asked to by a signal."""
     name = signal.Signals(signum).name
     return Interrupted(f"{name}: stopped after step {step}; the same command goes on from it.", 128 + signum)
@@ -53,7 +53,7 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
+def watch_signals() -> Iterator[Watch]:
     """A `Watch` for the time of the training loop; afterwards signals mean what they did before."""
     if not _is_main_thread():  # which alone hears of signals
         yield Watch()
@@ -77,7 +77,7 @@ def exit_on_signal(step: int) -> Iterator[None]:
     """
 
     def end(signum: int, _: FrameType | None) -> None:
-        stopped = interruption(signum, step)
+        stopped = make_interruption(signum, step)
         print(stopped, file=sys.stderr, flush=True)
         os._exit(stopped.status)
 

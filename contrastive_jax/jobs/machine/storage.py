@@ -38,13 +38,13 @@ _NETWORK = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, err
 _ADVICE |= dict.fromkeys((*_NETWORK, errno.EBUSY), "see to the file system, or the network before it")
 
 
-def refusal(error: BaseException) -> int | None:
+def find_refusal(error: BaseException) -> int | None:
     """The errno behind an error, if the machine refused something; None for any other error.
 
     TensorStore, beneath Orbax, puts the operating system's words into errors of other types.
 
     Example:
-      >>> refusal(ValueError("RESOURCE_EXHAUSTED: writing d/1: No space left on device")) == errno.ENOSPC
+      >>> find_refusal(ValueError("RESOURCE_EXHAUSTED: writing d/1: No space left on device")) == errno.ENOSPC
       True
     """
     if isinstance(error, OSError) and error.errno in _ADVICE:
@@ -53,7 +53,7 @@ def refusal(error: BaseException) -> int | None:
 
 
 @contextlib.contextmanager
-def refusals_explained(workdir: Path) -> Iterator[None]:
+def explain_refusals(workdir: Path) -> Iterator[None]:
     """Turn what the machine refuses within this context into a `StorageError`.
 
     Raises:
@@ -64,10 +64,12 @@ def refusals_explained(workdir: Path) -> Iterator[None]:
     except (UsageError, SourceError, jax.errors.JaxRuntimeError):  # the last is of devices, or of other processes
         raise
     except (OSError, ValueError, RuntimeError) as error:
-        if (number := refusal(error)) is None:
+        if (number := find_refusal(error)) is None:
             raise
         where = getattr(error, "filename", None) or workdir
-        raise StorageError(f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {_kept(workdir)}") from error
+        raise StorageError(
+            f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {_describe_last_checkpoint(workdir)}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -102,7 +104,7 @@ def hold_lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def steps_of(checkpoints: Path) -> list[int]:
+def list_steps(checkpoints: Path) -> list[int]:
     """The steps that a folder of checkpoints holds, ascending."""
     try:
         return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
@@ -110,14 +112,14 @@ def steps_of(checkpoints: Path) -> list[int]:
         return []
 
 
-def _kept(workdir: Path) -> str:
-    steps = steps_of(workdir / "checkpoints")
+def _describe_last_checkpoint(workdir: Path) -> str:
+    steps = list_steps(workdir / "checkpoints")
     if not steps:
         return "There is no checkpoint yet: the same command begins again."
     return f"The checkpoint of step {steps[-1]} is kept: the same command goes on from it."
 
 
-def silence_followers() -> None:
+def silence_repeated_errors() -> None:
     """Silence Orbax and TensorStore: they raise the first failure and also print every later one."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

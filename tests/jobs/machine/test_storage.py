@@ -74,7 +74,7 @@ def at_step(monkeypatch):
 def wait_for_checkpoint(workdir, step):
     """Until it is whole: it is written while the next steps are taken."""
     deadline = time.monotonic() + 60
-    while step not in storage.steps_of(workdir / "checkpoints"):
+    while step not in storage.list_steps(workdir / "checkpoints"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -239,7 +239,7 @@ def digest_of_newest(workdir):
     ],
 )
 def test_what_the_machine_refuses_is_told_from_damage(error, refused):
-    assert (storage.refusal(error) is not None) == refused
+    assert (storage.find_refusal(error) is not None) == refused
 
 
 def test_a_workdir_belongs_to_one_run_at_a_time(tmp_path, at_step):
@@ -260,12 +260,12 @@ def test_a_workdir_belongs_to_one_run_at_a_time(tmp_path, at_step):
 
 def test_an_image_that_cannot_be_read_is_no_matter_of_the_workdir(tmp_path):
     said = SourceError("images/a.png cannot be read: Permission denied")
-    with pytest.raises(SourceError, match=r"images/a\.png"), storage.refusals_explained(tmp_path):
+    with pytest.raises(SourceError, match=r"images/a\.png"), storage.explain_refusals(tmp_path):
         raise said
 
 
 def test_another_error_is_left_alone(tmp_path):
-    with pytest.raises(KeyError), storage.refusals_explained(tmp_path):
+    with pytest.raises(KeyError), storage.explain_refusals(tmp_path):
         raise KeyError("x")
-    with pytest.raises(FileNotFoundError), storage.refusals_explained(tmp_path):
+    with pytest.raises(FileNotFoundError), storage.explain_refusals(tmp_path):
         (tmp_path / "nowhere").read_text()
