@@ -18,16 +18,6 @@ LAYERS = (
     ("jobs",),
 )
 NEEDS_JAX_ALONE = tuple(name for names in LAYERS[:5] for name in names if name not in ("extras", "parts"))
-    "errors",
-    "jax_versions",
-    "closures",
-    "explicit_axes",
-    "spmd",
-    "pairwise",
-    "theory",
-    "losses",
-    "metrics",
-)
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
