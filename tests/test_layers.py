@@ -12,12 +12,13 @@ LAYERS = (
     ("extras", "parts", "jax_versions", "closures"),
     ("explicit_axes", "spmd"),
     ("pairwise",),
-    ("losses", "metrics", "theory"),
+    ("theory",),
+    ("losses", "metrics"),
     ("data", "models"),
     ("evaluation", "training"),
     ("jobs",),
 )
-NEEDS_JAX_ALONE = tuple(name for names in LAYERS[:5] for name in names if name not in ("extras", "parts"))
+NEEDS_JAX_ALONE = tuple(name for names in LAYERS[:6] for name in names if name not in ("extras", "parts"))
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
