@@ -13,7 +13,7 @@ def get_config():
     config.checkpoint.every = 100
     config.data.source = "digits"
     config.data.image_size = 8
-    config.model.width = 16
+    config.model.kwargs.width = 16
     config.loss.kwargs.temperature = 0.5
     config.views.crop_scale = (0.5, 1.0)
     config.views.flip = 0.0

@@ -14,5 +14,5 @@ def get_config():
     config.batch_size = 256
     config.data.source = "folder:data/images"
     config.data.image_size = 64
-    config.model.stem = "plain"
+    config.model.kwargs.stem = "plain"
     return config

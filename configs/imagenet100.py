@@ -19,8 +19,8 @@ def get_config():
     config.data.mean = (0.485, 0.456, 0.406)
     config.data.std = (0.229, 0.224, 0.225)
     config.model.name = "resnet50"
-    config.model.stem = "plain"
-    config.model.dtype = "bfloat16"
+    config.model.kwargs.stem = "plain"
+    config.model.kwargs.dtype = "bfloat16"
     config.optimizer.learning_rate = 0.1
     config.checkpoint.every = 2000
     config.log.tensorboard_every = 20

@@ -13,8 +13,8 @@ def get_config():
     config.data.source = "digits"
     config.data.image_size = 8
     config.model.name = "resnet10"
-    config.model.width = 4
-    config.model.head_out = 16
+    config.model.kwargs.width = 4
+    config.model.head_kwargs.out = 16
     config.optimizer.warmup_epochs = 0.5
     config.checkpoint.every = 5
     config.evaluation.probe_epochs = 20

@@ -9,6 +9,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from contrastive_jax import jax_versions
+
 AXIS = "batch"
 PARALLELISMS = ("shard_map", "pmap")
 AxisName = Any  # a hashable name, or a tuple of them; None for a program that is not mapped
@@ -69,7 +71,7 @@ def ring(fn: Callable[[Any, Any], Any], carry: Any, shard: Any, axis_name: AxisN
     one shard.
     """
 
-    def turn(state, _):
+    def turn(state: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
         carry, shard = state
         coming = rotate(shard, axis_name)
         return (fn(carry, shard), coming), None
@@ -87,16 +89,17 @@ def vary_alike(arrays: Sequence[jax.Array]) -> list[jax.Array]:
     ends as a value of this device, or a custom gradient meets such a constant, both have to be marked alike; the
     gradient with respect to what was marked here is summed over the devices. Nothing happens outside `shard_map`.
     """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    varying = [jax_versions.varying_axes(x) for x in arrays]
     axes = frozenset().union(*varying)
     missing = [tuple(axes - own) for own in varying]
-    return [lax.pcast(x, m, to="varying") if m else x for x, m in zip(arrays, missing, strict=True)]
+    return [jax_versions.mark_varying(x, m) if m else x for x, m in zip(arrays, missing, strict=True)]
 
 
 class Mapped(NamedTuple):
     """A per-device function mapped over devices, with the ways its arguments get onto them and back."""
 
     step: Callable[[Any, Any], tuple[Any, Any]]  # (placed state, placed batch) -> (placed state, replicated output)
+    trace: Callable[[Any, Any], Any]  # (one copy of the state, all of a batch), or their shapes -> the step, traced
     place_state: Callable[[Any], Any]  # one copy of the state -> a copy on every device
     place_batch: Callable[[Any], Any]  # this process's [b, ...] of the batch -> its shares on the devices
     read: Callable[[Any], Any]  # placed state or output -> one copy
@@ -120,43 +123,63 @@ def map_step(fn: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: str, dev
       ValueError: for an unknown parallelism.
     """
     if parallelism not in PARALLELISMS:
-        raise ValueError(f"parallelism {parallelism!r} is unknown; give one of {', '.join(map(repr, PARALLELISMS))}.")
+        raise ValueError(f"expected parallelism {' or '.join(map(repr, PARALLELISMS))}, got {parallelism!r}.")
     return (_map_shards if parallelism == "shard_map" else _map_copies)(fn, devices)
 
 
-def _map_shards(fn, devices):
+def _map_shards(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any]) -> Mapped:
     mesh = Mesh(np.array(devices), (AXIS,))
     replicated, divided = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
     mapped = jax.shard_map(
         fn, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)), out_specs=(PartitionSpec(), PartitionSpec())
     )
 
-    def place(sharding):
+    def place(sharding: NamedSharding) -> Callable[[Any], Any]:
         return lambda tree: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+    step = jax.jit(mapped, donate_argnums=0)
+
+    def trace(state: Any, batch: Any) -> Any:
+        return step.trace(_shapes(state, sharding=replicated), _shapes(batch, sharding=divided))
 
     return Mapped(
         # A copy, because the step donates its state: the caller keeps what it passed.
-        step=jax.jit(mapped, donate_argnums=0),
+        step=step,
+        trace=trace,
         place_state=lambda tree: place(replicated)(jax.tree.map(np.array, tree)),
         place_batch=place(divided),
         read=lambda tree: jax.tree.map(lambda x: x.addressable_data(0), tree),
     )
 
 
-def _map_copies(fn, devices):
+def _map_copies(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any]) -> Mapped:
     local = [d for d in devices if d.process_index == jax.process_index()]
     sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
 
-    def place_state(tree):
+    def place_state(tree: Any) -> Any:
         copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (len(local), *np.shape(x))), tree)
         return jax.device_put(copies, sharding)
 
-    def place_batch(tree):
+    def place_batch(tree: Any) -> Any:
         return jax.device_put(jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), tree), sharding)
 
+    step = jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=0)
+
+    def trace(state: Any, batch: Any) -> Any:
+        copies = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(local), *jnp.shape(x)), x.dtype), state)
+        share = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((len(local), x.shape[0] // len(devices), *x.shape[1:]), x.dtype), batch
+        )
+        return step.trace(copies, share)
+
     return Mapped(
-        step=jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=0),
+        step=step,
+        trace=trace,
         place_state=place_state,
         place_batch=place_batch,
         read=lambda tree: jax.tree.map(lambda x: x.addressable_data(0)[0], tree),
     )
+
+
+def _shapes(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding), tree)

@@ -1,13 +1,12 @@
 """The job's command line, called in the tests' own process."""
 
-from experiments import train
+import shlex
+
+from contrastive_jax.jobs import command_line
 
 
-def forget_flags():
-    """What an earlier call left: values, and the flags that its overrides of the configuration defined."""
-    train.FLAGS.unparse_flags()
-    for name in list(train.FLAGS):
-        if name.startswith("config."):
-            delattr(train.FLAGS, name)
-    for name in ("config", "workdir", "steps"):
-        train.FLAGS[name].unparse()
+def parse(command, workdir):
+    """The options of `python -m experiments.train ...`, with another workdir."""
+    _, module, *arguments = shlex.split(command)[1:]
+    assert module == "experiments.train"
+    return command_line.parse([*arguments, f"--workdir={workdir}"])

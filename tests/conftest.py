@@ -1,26 +1,38 @@
-"""Every test runs strictly: eight CPU devices, no silent promotion of dtypes or ranks, warnings are errors."""
+"""Every test runs strictly: eight CPU devices, no silent promotion of dtypes or ranks, warnings are errors.
 
+It needs JAX, pytest and Hypothesis alone, so that the functions can be tested where nothing else is installed.
+"""
+
+import functools
+import importlib.metadata
 import os
+import re
 import tempfile
 
-# The second flag halves the time that XLA takes to compile for CPUs, of which most of a test consists.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8"
-    + " --xla_cpu_use_fusion_emitters=false"
-)
+_JAXLIB = tuple(map(int, re.findall(r"\d+", importlib.metadata.version("jaxlib"))[:2]))
+_FLAGS = ["--xla_force_host_platform_device_count=8"]
+if _JAXLIB < (0, 12):  # later ones do not know it, and XLA ends a process for a flag that it does not know
+    # It halves the time that XLA takes to compile for CPUs, of which most of a test consists.
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+# All by environment variables, so that the processes that tests start have them too.
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Many tests compile the same program: one cache for all workers of this session.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="contrastive_jax_tests_"))
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of XLA, to compile faster
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Many tests compile the same program: one cache for all workers of this session.
+    _CACHE = tempfile.TemporaryDirectory(prefix="contrastive_jax_tests_", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import hypothesis
 import jax
 import pytest
 
+from contrastive_jax import jax_versions
+from tests import selection
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_disable_most_optimizations", True)  # of XLA, likewise
 
 # Each example compiles: by default few, always the same ones, and none made smaller when it fails; many new ones with
 # HYPOTHESIS_PROFILE=thorough.
@@ -34,7 +46,13 @@ hypothesis.settings.register_profile("quick", max_examples=4, derandomize=True, 
 hypothesis.settings.register_profile("thorough", max_examples=100, print_blob=True, **_ALWAYS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-SHARED_RUNS = ("tests/jobs/test_run.py", "tests/training/test_step.py", "tests/jobs/test_damage.py")
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """As many workers as cores, where pytest-xdist is installed and nothing else is asked for (`-n 0` for none)."""
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker and config.getoption("numprocesses", 0) is None and not config.option.usepdb:
+        config.option.numprocesses = "logical"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,26 +63,28 @@ def pytest_xdist_make_scheduler(config, log):
     """
     from xdist.scheduler import LoadScopeScheduling
 
+    @functools.cache
+    def shares(file):
+        return 'scope="module"' in (config.rootpath / file).read_text()
+
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::")[0]
-            return file if file in SHARED_RUNS else nodeid
+            return file if shares(file) else nodeid
 
     return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest goes first, so that no worker is left alone with it at the end."""
-    whole_runs = (
-        "tests/experiments/reliability/test_chaos.py",
-        "tests/jobs/machine/test_processes.py",
-        "tests/jobs/machine/test_storage.py",
-    )
-    items.sort(key=lambda item: not item.nodeid.startswith((*whole_runs, *SHARED_RUNS)))
+    """Mark what is slow. It goes first, so that no worker is left alone with it at the end."""
+    for item in items:
+        if selection.is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture
 def x64():
     """Run one test in float64."""
-    with jax.enable_x64(True):
+    with jax_versions.enable_x64():
         yield

@@ -3,10 +3,11 @@
 import contextlib
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
+
+from contrastive_jax import jax_versions
 
 EXPONENTS = {"float32": (-20, 20), "bfloat16": (-20, 20), "float16": (-6, 4), "float64": (-20, 20)}
 MAX_BATCHES = 8  # of one shape: a shape has to be compiled, another batch of it has not
@@ -21,7 +22,7 @@ class Shape(NamedTuple):
     @property
     def precision(self):
         """A context in which JAX holds the dtype."""
-        return jax.enable_x64(True) if self.dtype == "float64" else contextlib.nullcontext()
+        return jax_versions.enable_x64() if self.dtype == "float64" else contextlib.nullcontext()
 
 
 class Poison(NamedTuple):

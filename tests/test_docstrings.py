@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import jax
@@ -32,9 +33,26 @@ NAMES = {
 }
 
 
+class Finder(doctest.DocTestFinder):
+    """Finds decorated functions as well, in the module that they were written in."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     module = importlib.import_module(name)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     with jax.numpy_dtype_promotion("standard"):
-        result = doctest.testmod(module, extraglobs=NAMES, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert result.failed == 0
+        for test in Finder().find(module, extraglobs=NAMES):
+            runner.run(test)
+    assert runner.failures == 0
+
+
+def test_examples_of_decorated_functions_are_found():
+    names = {
+        test.name.rsplit(".", 1)[1]
+        for test in Finder().find(importlib.import_module("contrastive_jax.losses._softmax"))
+    }
+    assert {"info_nce", "simclr", "dcl", "dhel"} <= names

@@ -8,9 +8,8 @@ from jax.sharding import PartitionSpec
 
 from contrastive_jax import metrics, pairwise, spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.training import step as step_lib
-from tests.jobs.support import config
+from tests.jobs.support import build, config
 from tests.losses.table import ROWS
 from tests.mappings import AXIS, MAPPINGS
 
@@ -52,13 +51,15 @@ def test_the_distribution(implementation):
     assert COLLECTIVE[implementation] in exported(lambda u, v: call(u, v, out=PartitionSpec()), u, u)
 
 
-@pytest.mark.parametrize("overrides", [{}, {"model.dtype": "bfloat16", "contrast_size": 128}], ids=["direct", "cached"])
+@pytest.mark.parametrize(
+    "overrides", [{}, {"model.kwargs.dtype": "bfloat16", "contrast_size": 128}], ids=["direct", "cached"]
+)
 def test_a_whole_step(overrides):
     job_config = config(**overrides)
     source = sources.load("digits", split="train")
     size = max(job_config.batch_size, job_config.contrast_size or 0)
-    program, state = job_lib.build(job_config, source, batches.BatchOrder(len(source), size, 0, "reshuffled"))
-    images, _ = source.take(np.arange(size))
+    program, state = build(job_config, source, batches.BatchOrder(len(source), size, 0, "reshuffled"))
+    images = source.take(np.arange(size))
     batch = {"image": images, "id": np.arange(size, dtype=np.int32)}
     mapped = spmd.map_step(
         lambda state, batch: step_lib.train_step(program, state, batch),

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import yaml
 
-from experiments import train
+from contrastive_jax.jobs import command_line
 
 ROOT = Path(__file__).parent.parent
 ARGUMENTS = ["--config=configs/imagenet100.py", "--workdir=/shared/a b"]
 
 
 def assert_is_a_job(arguments):
-    given = dict(a.lstrip("-").split("=", 1) for a in arguments)
-    assert set(given) == {"config", "workdir"} <= set(train.FLAGS)
-    assert (ROOT / given["config"]).is_file()
+    options = command_line.parse(arguments)
+    assert options.config.model.name == "resnet50" and options.workdir
 
 
 def run_with_stand_in(script, command, tmp_path, **environment):

@@ -1,4 +1,4 @@
-"""Changes of colour and sharpness of one image, float32 [C, H, W] in [0, 1]: torchvision's formulas, in JAX.
+"""Changes of colour and sharpness of one image, float32 [c, h, w] in [0, 1]: torchvision's formulas, in JAX.
 
 Channels come first because three is a poor innermost dimension for any vector unit.
 """
@@ -13,7 +13,7 @@ BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
 
 def grey(image: jax.Array) -> jax.Array:
-    """The luma of an image, [1, H, W]; a grey image is its own."""
+    """The luma of an image, [1, h, w]; a grey image is its own."""
     if image.shape[0] == 1:
         return image
     red, green, blue = image
@@ -63,7 +63,7 @@ def jitter(
     nothing; the costly hue shift is then computed once and not once for each place it may have.
 
     Args:
-        image: [C, H, W].
+        image: [c, h, w].
         factors: [n], the factor of each of the n `ops`.
         turns: the hue shift as a fraction of the circle; None leaves it out.
         ranks: [n + 1], the hue shift's last; what has a lower rank is applied earlier.

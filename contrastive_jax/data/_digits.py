@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from contrastive_jax.data import _source
+from contrastive_jax import extras
+from contrastive_jax.data import _split, _stored
 
 _NUM_CLASSES = 10
 _LARGEST_VALUE = 16
 
 
-def open_digits(split: str, *, stored_size: int | None) -> _source.Source:
-    """1,437 (train) or 360 (test) images, uint8 [8, 8, 1], split within each class under a fixed seed."""
-    from sklearn.datasets import load_digits  # imported here because it takes a second
-
-    digits = load_digits()
+def open_digits(*, image_size: int | None, stored_size: int | None) -> dict[str, _stored.ArraySource]:
+    """1,437 (train) and 360 (test) images, uint8 [8, 8, 1], split within each class under a fixed seed."""
+    datasets = extras.require("sklearn.datasets", extra="train", what="digits")  # takes a second to import
+    digits = datasets.load_digits()
     images = np.rint(digits.images[..., None] * (255 / _LARGEST_VALUE)).astype(np.uint8)
-    kept = _source.stratified(digits.target, split, name="digits")
-    return _source.from_arrays(
-        "digits", images[kept], digits.target[kept], num_classes=_NUM_CLASSES, stored_size=stored_size
-    )
+    side = _stored.stored_side([images.shape[1:3]], image_size=image_size, stored_size=stored_size, name="digits")
+    images = images if side is None else _stored.resized(images, side)
+    return {
+        split: _stored.ArraySource(images[kept], digits.target[kept], name="digits", num_classes=_NUM_CLASSES)
+        for split, kept in _split.stratified(digits.target, name="digits").items()
+    }

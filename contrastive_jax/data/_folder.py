@@ -2,107 +2,104 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from contrastive_jax.data import _pixels, _source
+from contrastive_jax.data import _layout, _pixels, _stored
+from contrastive_jax.errors import MissingExtraError, SourceError
+from contrastive_jax.parts import reason
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_TEST_FOLDERS = ("test", "val", "validation")
 _CHANNELS = 3
-_WANTED = "PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or PATH/CLASS/*.png (any common image format)"
 
 
-def open_folder(path: str, split: str, *, image_size: int | None, stored_size: int | None) -> _source.Source:
-    """The images under `path`/train or `path`/test, else 80% or 20% of each class under `path`, as RGB."""
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise _source.SourceError(f"{root}: there is no such folder; wanted {_WANTED}")
-    files, labels, num_classes = _listed(root, split)
-    stored_size, image_shape = _stored_shape(files, image_size=image_size, stored_size=stored_size)
+def open_folder(
+    path: str, splits: tuple[str, ...], *, image_size: int | None, stored_size: int | None
+) -> dict[str, _stored.ReadSource]:
+    """The splits of the images under `path`, as RGB; those without a test split are split 80/20 in each class.
 
-    def read(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
+    What was passed over is said in one line on standard error. Reads the header of every file of both splits.
+    """
+    name, root = f"folder:{path}", str(Path(path).expanduser())
+    layout = _layout.read_layout(root)
+    files = {"train": layout.train}
+    if isinstance(layout.test, _layout.Files):
+        files["test"] = layout.test
+    elif "test" in splits:
+        raise layout.test
+    shapes = _shapes([path for split in files.values() for path in split.paths])
+    side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=root)
+    image_shape = (*(next(iter(shapes)) if side is None else (side, side)), _CHANNELS)
+    if layout.notes:
+        count = sum(len(split.paths) for split in files.values())
+        print("; ".join([f"{name}: read {count} images", *layout.notes]), file=sys.stderr)
+    return {
+        split: _source(name, root, files[split], image_shape, stored_size=side, num_classes=layout.num_classes)
+        for split in splits
+    }
+
+
+def _source(
+    name: str,
+    root: str,
+    files: _layout.Files,
+    image_shape: tuple[int, int, int],
+    *,
+    stored_size: int | None,
+    num_classes: int,
+) -> _stored.ReadSource:
+    def read(indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:
             try:
-                image = _pixels.decode(str(files[index]), shape=image_shape, stored_size=stored_size)
+                yield _pixels.decode(files.paths[index], shape=image_shape, stored_size=stored_size)
+            except MissingExtraError:
+                raise
             except Exception as error:  # whatever Pillow raises, this file is why
-                raise _broken(files[index], error) from error
-            yield image, int(labels[index])
+                raise _broken(files.paths[index], error) from error
 
-    return _source.ReadSource(
-        f"folder:{path}",
+    def identity() -> str:
+        return f"files {_digest_of_files(files.paths, root)}"
+
+    return _stored.ReadSource(
+        name,
         read,
-        lambda: labels,
-        length=len(files),
+        files.labels,
+        length=len(files.paths),
         image_shape=image_shape,
         num_classes=num_classes,
+        identity=identity,
     )
 
 
-def _listed(root: Path, split: str) -> tuple[list[Path], np.ndarray, int]:
-    """The files of the split in order, their labels, and the number of classes."""
-    if not (root / "train").is_dir():
-        classes = _classes(root)
-        files, labels = _files(root, classes)
-        kept = _source.stratified(labels, split, name=str(root))
-        return [files[index] for index in kept], labels[kept], len(classes)
-    classes = _classes(root / "train")
-    if split == "train":
-        return *_files(root / "train", classes), len(classes)
-    folder = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
-    if folder is None:
-        raise _source.SourceError(f"{root}: has train/ but none of {', '.join(_TEST_FOLDERS)}/; wanted {_WANTED}")
-    if unknown := sorted(set(_classes(folder)) - set(classes)):
-        raise _source.SourceError(f"{folder}: classes {unknown} are not among train's; give both the same classes")
-    return *_files(folder, classes), len(classes)
+def _digest_of_files(paths: list[str], root: str) -> str:
+    """A digest of the files' names below `root` and sizes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(f"{os.path.relpath(path, root)}\0{os.stat(path).st_size}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
-def _classes(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise _source.SourceError(f"{folder}: has no class subfolders; wanted {_WANTED}")
-    return names
-
-
-def _files(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            continue
-        entries = (folder / name).iterdir()
-        found = sorted(f for f in entries if f.suffix.lower() in _SUFFIXES and not f.name.startswith("."))
-        if not found:
-            raise _source.SourceError(f"{folder / name}: holds no image; wanted files ending {sorted(_SUFFIXES)}")
-        files += found
-        labels += [label] * len(found)
-    return files, np.array(labels, np.int32)
-
-
-def _stored_shape(
-    files: list[Path], *, image_size: int | None, stored_size: int | None
-) -> tuple[int | None, tuple[int, int, int]]:
-    """The size to resize to (None: as they are) and the shape of the images then; reads every file's header."""
+def _shapes(paths: list[str]) -> set[tuple[int, int]]:
     with ThreadPoolExecutor() as pool:
-        shapes = set(pool.map(_header, files))
-    if stored_size is None and len(shapes) == 1:
-        return None, (*shapes.pop(), _CHANNELS)
-    stored_size = _source.stored_size_of(image_size, stored_size, name=str(files[0].parents[1]))
-    return stored_size, (stored_size, stored_size, _CHANNELS)
+        return set(pool.map(_header, paths))
 
 
-def _header(file: Path) -> tuple[int, int]:
+def _header(path: str) -> tuple[int, int]:
     try:
-        return _pixels.header(str(file))
+        return _pixels.header(path)
+    except MissingExtraError:
+        raise
     except Exception as error:  # whatever Pillow raises, this file is why
-        raise _broken(file, error) from error
+        raise _broken(path, error) from error
 
 
-def _broken(file: Path, error: Exception) -> _source.SourceError:
-    return _source.SourceError(
-        f"{file}: not a readable image ({_source.reason(error)}); "
-        f"wanted a whole {_pixels.FORMATS}: replace or remove it"
+def _broken(path: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path}: expected a whole {_pixels.FORMATS}, got an image that cannot be read ({reason(error)}); "
+        "replace or remove it"
     )

@@ -8,36 +8,41 @@ from pathlib import Path
 
 import numpy as np
 
-from contrastive_jax.data import _source
+from contrastive_jax.data import _check, _split, _stored
+from contrastive_jax.errors import SourceError
+from contrastive_jax.parts import reason
 
-_WANTED = "image (uint8 [n, H, W] or [n, H, W, C], C 1 or 3) and label (int [n])"
+_EXPECTED = "image (uint8 [n, h, w] or [n, h, w, c], c 1 or 3) and label (int [n])"
 _KEYS = ("image", "label", "image_test", "label_test")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _MAX_EXPANSION = 100  # images shrink by a few times when compressed; beyond this it is a bomb
 _ALWAYS_BYTES = 2**30  # no bomb, however small the file
-_MAX_CLASSES = 2**20
 
 
-def open_npz(path: str, split: str, *, stored_size: int | None) -> _source.Source:
+def open_npz(path: str, *, image_size: int | None, stored_size: int | None) -> dict[str, _stored.ArraySource]:
     """The arrays `image`, `label` of the file at `path`; test is `image_test`, `label_test`, else 20% of each class."""
-    file = Path(path).expanduser()
+    file, name = Path(path).expanduser(), f"npz:{path}"
     arrays = _read(file)
-    images, labels = _checked(file, arrays, "image", "label")
-    num_classes = int(labels.max()) + 1
+    pairs = {"train": _checked(file, arrays, "image", "label")}
     if "image_test" in arrays or "label_test" in arrays:
-        test_images, test_labels = _checked(file, arrays, "image_test", "label_test")
-        if test_images.shape[1:] != images.shape[1:]:
-            raise _source.SourceError(
-                f"{file}: image holds images of shape {images.shape[1:]} and image_test of shape "
-                f"{test_images.shape[1:]}; give both one shape"
+        pairs["test"] = _checked(file, arrays, "image_test", "label_test")
+        train_channels, test_channels = (images.shape[-1] for images, _ in pairs.values())
+        if train_channels != test_channels:
+            raise SourceError(
+                f"{file}: expected image_test with {train_channels} channels, as image has, got {test_channels}"
             )
-        num_classes = max(num_classes, int(test_labels.max()) + 1)
-        if split == "test":
-            images, labels = test_images, test_labels
-    else:
-        kept = _source.stratified(labels, split, name=str(file))
-        images, labels = images[kept], labels[kept]
-    return _source.from_arrays(f"npz:{path}", images, labels, num_classes=num_classes, stored_size=stored_size)
+    num_classes = max(int(labels.max()) for _, labels in pairs.values()) + 1
+    shapes = [images.shape[1:3] for images, _ in pairs.values()]
+    side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=str(file))
+    if "test" not in pairs:
+        images, labels = pairs["train"]
+        pairs = {split: (images[kept], labels[kept]) for split, kept in _split.stratified(labels, name=name).items()}
+    return {
+        split: _stored.ArraySource(
+            images if side is None else _stored.resized(images, side), labels, name=name, num_classes=num_classes
+        )
+        for split, (images, labels) in pairs.items()
+    }
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -49,9 +54,11 @@ def _read(file: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"it would expand to {total} bytes, more than {_MAX_EXPANSION} times its own size")
             return {key: _array(archive, member) for key, member in members.items()}
     except FileNotFoundError as error:
-        raise _source.SourceError(f"{file}: there is no such file; wanted an .npz with {_WANTED}") from error
+        raise SourceError(f"{file}: expected an .npz with {_EXPECTED}, got no such file") from error
     except Exception as error:  # whatever zipfile, zlib and NumPy raise, this file is why
-        raise _source.SourceError(f"{file}: not a readable .npz ({_source.reason(error)}); wanted {_WANTED}") from error
+        raise SourceError(
+            f"{file}: expected an .npz with {_EXPECTED}, got one that cannot be read: {reason(error)}"
+        ) from error
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -75,25 +82,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 def _checked(
     file: Path, arrays: dict[str, np.ndarray], image_key: str, label_key: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    def refuse(found: str) -> _source.SourceError:
-        return _source.SourceError(f"{file}: {found}; wanted {_WANTED}, written with numpy.savez")
-
     for key in (image_key, label_key):
         if key not in arrays:
-            raise refuse(f"has no array {key!r} (found {sorted(arrays) or 'no known array'})")
-    images, labels = arrays[image_key], arrays[label_key]
-    if images.dtype != np.uint8:
-        raise refuse(f"{image_key} is {images.dtype}, not uint8")
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        raise refuse(f"{image_key} has shape {list(arrays[image_key].shape)}")
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise refuse(f"{label_key} is {labels.dtype} of shape {list(labels.shape)}")
-    if len(labels) != len(images):
-        raise refuse(f"{image_key} has {len(images)} entries and {label_key} {len(labels)}")
-    if labels.min() < 0:
-        raise refuse(f"{label_key} holds {labels.min()}, a negative label")
-    if labels.max() >= _MAX_CLASSES:
-        raise refuse(f"{label_key} holds {labels.max()}: labels count classes from 0, at most {_MAX_CLASSES} of them")
-    return images, labels
+            raise SourceError(f"{file}: expected an array {key!r}, got {sorted(arrays) or 'none that is known'}")
+    images = _check.image_array(f"{file}: {image_key}", arrays[image_key])
+    return images, _check.label_array(f"{file}: {label_key}", arrays[label_key], len(images))

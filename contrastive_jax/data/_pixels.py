@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+
+from contrastive_jax import extras
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _MODES = {1: "L", 3: "RGB"}
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would hand an EPS to Ghostscript
 FORMATS = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
 _MAX_PIXELS = 89_478_485  # Pillow only warns beyond its limit, this one, and refuses beyond twice as many
-
 _SIXTEEN_BITS_AS_I = ("PNG", "PPM")  # formats without 32 bits, whose 16 Pillow may hold in 32
+_DRAFT_GAP = 2  # a JPEG is decoded at least so many times larger than stored, so that resampling still averages
+
+
+def _pillow() -> Any:
+    return extras.require("PIL.Image", extra="train", what="reading images")
+
+
+@functools.cache
+def endings() -> frozenset[str]:
+    """The endings that files of the formats read here have, in lower case: ".png", ".jpg", ...
+
+    Example:
+        >>> {".png", ".jfif", ".pbm"} <= endings()
+        True
+    """
+    return frozenset(ending for ending, form in _pillow().registered_extensions().items() if form in _FORMATS)
 
 
 def decode(file: str | BinaryIO, *, shape: tuple[int, int, int], stored_size: int | None) -> np.ndarray:
-    """The image in `file`, uint8 of `shape` [H, W, C], made [stored_size, stored_size] where that is given.
+    """The image in `file`, uint8 of `shape` [h, w, c], made [stored_size, stored_size] where that is given.
 
     Sixteen bits a channel become the higher eight; CMYK and palettes become RGB; transparency and an orientation in the
     metadata are ignored; of an animation it is the first picture.
@@ -27,9 +47,11 @@ def decode(file: str | BinaryIO, *, shape: tuple[int, int, int], stored_size: in
     otherwise whatever Pillow raises for a file that is not a whole image.
     """
     with _open(file) as image:
+        if stored_size is not None and image.format == "JPEG":
+            image.draft(None, (_DRAFT_GAP * stored_size, _DRAFT_GAP * stored_size))  # decodes fewer pixels
         array = _to_array(image, channels=shape[-1], stored_size=stored_size)
     if array.shape != shape:
-        raise ValueError(f"it has shape {list(array.shape)}; wanted {list(shape)}")
+        raise ValueError(f"expected shape {list(shape)}, got {list(array.shape)}")
     return array
 
 
@@ -41,17 +63,20 @@ def header(file: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _open(file: str | BinaryIO) -> Iterator[Image.Image]:
-    with Image.open(file, formats=_FORMATS) as image:
+    with _pillow().open(file, formats=_FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
-            raise ValueError(f"it is {image.width} pixels wide and {image.height} high; at most {_MAX_PIXELS} are read")
+            raise ValueError(
+                f"expected at most {_MAX_PIXELS} pixels, got {image.width} x {image.height} = "
+                f"{image.width * image.height}"
+            )
         yield image
 
 
 def resize_array(image: np.ndarray, stored_size: int) -> np.ndarray:
-    """`image`, uint8 [H, W, C] with C 1 or 3, as uint8 [stored_size, stored_size, C]."""
+    """`image`, uint8 [h, w, c] with c 1 or 3, as uint8 [stored_size, stored_size, c]."""
     channels = image.shape[-1]
     return _to_array(
-        Image.fromarray(image[..., 0] if channels == 1 else image), channels=channels, stored_size=stored_size
+        _pillow().fromarray(image[..., 0] if channels == 1 else image), channels=channels, stored_size=stored_size
     )
 
 
@@ -62,16 +87,16 @@ def _to_array(image: Image.Image, *, channels: int, stored_size: int | None) -> 
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
-        image = image.resize((stored_size, stored_size), Image.Resampling.BICUBIC, box=box)
+        image = image.resize((stored_size, stored_size), _pillow().Resampling.BICUBIC, box=box)
     return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     # Pillow would clip what is beyond 255 to white.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS_AS_I):
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        image = _pillow().fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers, of no fixed range; wanted 8 or 16 bits a channel")
+        raise ValueError("expected 8 or 16 bits a channel, got 32-bit numbers, which have no fixed range")
     if image.mode == "P":
         image = image.convert("RGBA")  # Pillow warns when a transparent palette goes straight to RGB
     return image if image.mode == mode else image.convert(mode)

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.data import _pixels, _source
+from contrastive_jax import extras
+from contrastive_jax.data import _pixels, _stored
+from contrastive_jax.errors import MissingExtraError, SourceError
+from contrastive_jax.parts import reason
 
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation")}
 _LABEL_CHUNK = 4096
@@ -18,55 +21,74 @@ _INSTALL = 'pip install "contrastive_jax[prepare]" (in a checkout: pip install -
 
 
 def open_tfds(
-    name: str, split: str, *, image_size: int | None, stored_size: int | None, data_dir: str | os.PathLike | None
-) -> _source.Source:
-    """The split `split` of the TFDS data set `name`, or `name/config:version`, prepared beforehand."""
-    import tensorflow_datasets as tfds  # imported here because it takes half a second and only these sources need it
-
+    name: str,
+    splits: tuple[str, ...],
+    *,
+    image_size: int | None,
+    stored_size: int | None,
+    data_dir: str | os.PathLike[str] | None,
+) -> dict[str, _stored.ReadSource]:
+    """The splits of the TFDS data set `name`, or `name/config:version`, prepared beforehand."""
+    what = f"tfds:{name}"
+    tfds = extras.require("tensorflow_datasets", extra="tfds", what=what)  # takes half a second to import
+    extras.require("array_record", extra="tfds", what=what)
     builder = _builder(tfds, name, data_dir)
     features = _image_features(tfds, name, builder.info.features)
-    records = _records(tfds, name, builder, split)
     height, width, channels = features["image"].shape
-    if stored_size is not None or height is None or width is None:
-        stored_size = _source.stored_size_of(image_size, stored_size, name=f"tfds:{name}")
-        height = width = stored_size
-    shape = (height, width, channels)
+    shapes = [(height, width)] if height is not None and width is not None else []
+    side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=what)
+    shape = (height, width, channels) if side is None else (side, side, channels)
+    num_classes = features["label"].num_classes
+    return {
+        split: _source(what, builder, _records(tfds, name, builder, split), split, shape, side, num_classes)
+        for split in splits
+    }
 
-    def read(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
+
+def _source(
+    what: str,
+    builder: Any,
+    records: Any,
+    split: str,
+    shape: tuple[int, int, int],
+    side: int | None,
+    num_classes: int,
+) -> _stored.ReadSource:
+    def read(indices: list[int]) -> Iterator[np.ndarray]:
         for index, record in zip(indices, records.__getitems__(indices), strict=True):
             try:
-                image = _pixels.decode(io.BytesIO(record["image"]), shape=shape, stored_size=stored_size)
+                yield _pixels.decode(io.BytesIO(record["image"]), shape=shape, stored_size=side)
+            except MissingExtraError:
+                raise
             except Exception as error:  # whatever Pillow raises, this record is why
-                raise _source.SourceError(
-                    f"tfds:{name}: {split} image {index} cannot be decoded ({_source.reason(error)})"
-                ) from error
-            yield image, int(record["label"])
+                raise SourceError(f"{what}: {split} image {index} cannot be decoded ({reason(error)})") from error
 
     def read_labels() -> np.ndarray:
         chunks = (range(start, len(records))[:_LABEL_CHUNK] for start in range(0, len(records), _LABEL_CHUNK))
         return np.array([record["label"] for chunk in chunks for record in records.__getitems__(list(chunk))])
 
-    return _source.ReadSource(
-        f"tfds:{name}",
+    return _stored.ReadSource(
+        what,
         read,
         read_labels,
         length=len(records),
         image_shape=shape,
-        num_classes=features["label"].num_classes,
+        num_classes=num_classes,
+        identity=lambda: f"tfds {builder.info.full_name} {split}",
     )
 
 
-def _builder(tfds: Any, name: str, data_dir: str | os.PathLike | None) -> Any:
+def _builder(tfds: Any, name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     try:
         return tfds.builder(name, file_format="array_record", data_dir=data_dir and Path(data_dir).expanduser())
     except ImportError as error:
-        raise _source.SourceError(
+        raise SourceError(
             f"tfds:{name}: this data set cannot be described without TensorFlow; run: {_INSTALL}"
         ) from error
     except (ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rpartition('": ')[-1]  # past TFDS's list of arguments
-        raise _source.SourceError(
-            f"tfds:{name}: TensorFlow Datasets has no such data set, config or version ({reason}); "
+        said = str(error).splitlines()[0].rpartition('": ')[-1]  # past TFDS's list of arguments
+        raise SourceError(
+            f"tfds:{name}: expected a data set, config and version of TensorFlow Datasets, got another name ({said}); "
             "see https://www.tensorflow.org/datasets/catalog/overview"
         ) from error
 
@@ -76,8 +98,9 @@ def _image_features(tfds: Any, name: str, features: Any) -> dict[str, Any]:
     image, label = found.get("image"), found.get("label")
     is_image = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8 and image.shape[-1] in (1, 3)
     if not is_image or not isinstance(label, tfds.features.ClassLabel):
-        raise _source.SourceError(
-            f"tfds:{name}: wanted a feature 'image' (uint8, 1 or 3 channels) and a class 'label', found {features!r}"
+        raise SourceError(
+            f"tfds:{name}: expected a feature 'image' (uint8, 1 or 3 channels) and a class 'label', got "
+            f"{' '.join(repr(features).split())}"
         )
     return found
 
@@ -89,18 +112,18 @@ def _records(tfds: Any, name: str, builder: Any, split: str) -> Any:
         raise _not_prepared(name, builder, "is not prepared")
     chosen = next((candidate for candidate in _SPLIT_NAMES[split] if candidate in available), None)
     if chosen is None:
-        wanted = " or ".join(_SPLIT_NAMES[split])
-        raise _source.SourceError(f"tfds:{name}: has no {wanted} split, only {', '.join(available)}")
+        expected = " or ".join(_SPLIT_NAMES[split])
+        raise SourceError(f"tfds:{name}: expected a {expected} split, got only {', '.join(available)}")
     try:
         return builder.as_data_source(chosen, decoders={"image": tfds.decode.SkipDecoding()})
     except NotImplementedError as error:
         raise _not_prepared(name, builder, "is prepared, but not as array_record,") from error
 
 
-def _not_prepared(name: str, builder: Any, state: str) -> _source.SourceError:
+def _not_prepared(name: str, builder: Any, state: str) -> SourceError:
     where = builder.data_dir_root
     prepare = f"tfds.builder({name!r}, file_format='array_record', data_dir={str(where)!r}).download_and_prepare()"
-    return _source.SourceError(
+    return SourceError(
         f"tfds:{name} {state} in {where}; run: {_INSTALL}, "
         f'then: python -c "import tensorflow_datasets as tfds; {prepare}"'
     )

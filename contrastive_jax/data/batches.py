@@ -8,10 +8,10 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import grain
 import numpy as np
 
-from contrastive_jax.data.sources import Source
+from contrastive_jax import extras
+from contrastive_jax.data._source import Source, labels_of, name_of
 
 PARTITIONS = ("reshuffled", "fixed")
 
@@ -24,53 +24,53 @@ _Placed = TypeVar("_Placed")
 class BatchOrder:
     """The instances of every batch: a partition of the training set into batches, for every epoch.
 
-    The last `num_instances % batch_size` instances of an epoch's permutation are in none of its batches; under
+    The last `num_instances % update_size` instances of an epoch's permutation are in none of its batches; under
     "fixed" they are the same ones in every epoch.
 
     Args:
         num_instances: the number of instances in the training set.
-        batch_size: the number of instances in a batch, over all processes.
+        update_size: the number of instances of one step, over all processes.
         seed: the permutation's seed, not negative.
         partition: "reshuffled" draws a new permutation every epoch; "fixed" keeps one, hence the same batches in
             the same order always.
 
     Raises:
-        ValueError: batch_size is not in [1, num_instances], or the partition is unknown.
+        ValueError: update_size is not in [1, num_instances], or the partition is unknown.
 
     Example:
-        >>> order = BatchOrder(num_instances=10, batch_size=5, seed=0, partition="reshuffled")
+        >>> order = BatchOrder(num_instances=10, update_size=5, seed=0, partition="reshuffled")
         >>> sorted(np.concatenate([order.indices(0), order.indices(1)]).tolist())
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
 
     num_instances: int
-    batch_size: int
+    update_size: int
     seed: int
     partition: str = "reshuffled"
 
     def __post_init__(self):
-        if not 1 <= self.batch_size <= self.num_instances:
+        if not 1 <= self.update_size <= self.num_instances:
             raise ValueError(
-                f"batch_size is {self.batch_size} and the training set has {self.num_instances} instances; "
-                f"wanted a batch_size from 1 to {self.num_instances}"
+                f"update_size: expected from 1 to {self.num_instances}, the size of the training set, "
+                f"got {self.update_size}"
             )
         if self.partition not in PARTITIONS:
-            raise ValueError(f"partition is {self.partition!r}; wanted one of {', '.join(PARTITIONS)}")
+            raise ValueError(f"partition: expected one of {', '.join(PARTITIONS)}, got {self.partition!r}")
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch."""
-        return self.num_instances // self.batch_size
+        return self.num_instances // self.update_size
 
     def epoch(self, step: int) -> int:
         """The epoch, from 0, that `step`, from 0, is in."""
         return step // self.steps_per_epoch
 
     def indices(self, step: int) -> np.ndarray:
-        """The instances of the batch of `step`, int64 [batch_size], read-only."""
+        """The instances of the batch of `step`, int64 [update_size], read-only."""
         drawn = self.epoch(step) if self.partition == "reshuffled" else 0
-        start = step % self.steps_per_epoch * self.batch_size
-        return _permutation(self.num_instances, self.seed, drawn)[start : start + self.batch_size]
+        start = step % self.steps_per_epoch * self.update_size
+        return _permutation(self.num_instances, self.seed, drawn)[start : start + self.update_size]
 
 
 @functools.lru_cache(maxsize=4)
@@ -115,29 +115,34 @@ def iterate(
         start: the first step; a run that is resumed at step k passes k.
         stop: the step after the last.
         process_index: this process's number, from 0.
-        process_count: the number of processes, which divides the batch size.
+        process_count: the number of processes, which divides `update_size`.
         positions: [B], where in the batch each instance is taken from, if it is to be laid out in another order.
         num_threads: batches assembled at once; a source that decodes images does so in threads of its own besides.
         buffer_size: batches assembled ahead of the one in use.
 
     Returns:
-        An iterator of dicts: `image` uint8 [B/P, H, W, C], `label` int32 [B/P], `id` int32 [B/P] and `epoch` int32 [].
-        Closing it stops its threads.
+        An iterator of dicts: `image` uint8 [B/P, h, w, c], `id` int32 [B/P], `epoch` int32 [] and, where the
+        source has labels, `label` int32 [B/P]. Closing it stops its threads.
 
     Raises:
         ValueError: the order and the source differ in size, or the batch cannot be shared equally.
         SourceError: an image cannot be read; raised where the batch is asked for.
     """
     if order.num_instances != len(source):
-        raise ValueError(f"the order is over {order.num_instances} instances, but {source.name} has {len(source)}")
-    if order.batch_size % process_count:
-        raise ValueError(f"batch_size {order.batch_size} cannot be shared equally by {process_count} processes")
-    local_size = order.batch_size // process_count
+        raise ValueError(
+            f"expected an order over the {len(source)} images of {name_of(source)}, got one over {order.num_instances}"
+        )
+    if order.update_size % process_count:
+        raise ValueError(
+            f"expected an update_size that {process_count} processes share equally, got {order.update_size}"
+        )
+    local_size = order.update_size // process_count
     part = slice(process_index * local_size, (process_index + 1) * local_size)
-    own = (np.arange(order.batch_size) if positions is None else positions)[part]
+    own = (np.arange(order.update_size) if positions is None else positions)[part]
+    read = _reader(source)
 
     def assemble(step: int) -> Batch:
-        return _read(source, order.indices(step)[own]) | {"epoch": np.array(order.epoch(step), np.int32)}
+        return read(order.indices(step)[own]) | {"epoch": np.array(order.epoch(step), np.int32)}
 
     return _assembled(assemble, range(start, stop), num_threads=num_threads, buffer_size=buffer_size)
 
@@ -160,18 +165,20 @@ def sequential(
         buffer_size: batches assembled ahead of the one in use.
 
     Returns:
-        An iterator of dicts: `image` uint8 [batch_size, H, W, C], `label` int32, `id` int32 and `mask` bool, each
-        [batch_size]. The last batch is filled up with repeats of its last image, whose mask is False.
+        An iterator of dicts: `image` uint8 [batch_size, h, w, c], `id` int32 [batch_size], `mask` bool [batch_size]
+        and, where the source has labels, `label` int32 [batch_size]. The last batch is filled up with
+        repeats of its last image, whose mask is False.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; wanted at least 1")
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
 
     chosen = np.arange(len(source)) if indices is None else indices
+    read = _reader(source)
 
     def assemble(start: int) -> Batch:
         positions = np.arange(start, start + batch_size)
         mask = positions < len(chosen)
-        return _read(source, chosen[np.minimum(positions, len(chosen) - 1)]) | {"mask": mask}
+        return read(chosen[np.minimum(positions, len(chosen) - 1)]) | {"mask": mask}
 
     return _assembled(assemble, range(0, len(chosen), batch_size), num_threads=num_threads, buffer_size=buffer_size)
 
@@ -198,12 +205,18 @@ def prefetch(iterator: Iterable[_Host], place: Callable[[_Host], _Placed], size:
             batches.close()
 
 
-def _read(source: Source, indices: np.ndarray) -> Batch:
-    images, labels = source.take(indices)
-    return {"image": images, "label": labels, "id": indices.astype(np.int32)}
+def _reader(source: Source) -> Callable[[np.ndarray], Batch]:
+    labels = labels_of(source)  # before any thread starts: they may have to be read
+
+    def read(indices: np.ndarray) -> Batch:
+        batch = {"image": np.asarray(source.take(indices)), "id": indices.astype(np.int32)}
+        return batch if labels is None else batch | {"label": labels[indices]}
+
+    return read
 
 
 def _assembled(assemble: Callable[[int], Batch], keys: range, *, num_threads: int, buffer_size: int) -> Iterator[Batch]:
+    grain = extras.require("grain", extra="train", what="reading batches")
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size)
     batches = iter(grain.MapDataset.source(keys).map(assemble).to_iter_dataset(options))
     try:

@@ -1,16 +1,46 @@
-"""Where images come from: one interface, random access, whatever the files."""
+"""Where images come from: any object with `__len__`, `image_shape` and `take`, and what this package can open."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from contrastive_jax import parts
+from contrastive_jax.data._check import check
 from contrastive_jax.data._digits import open_digits
+from contrastive_jax.data._fingerprint import compare_fingerprints, fingerprint
 from contrastive_jax.data._folder import open_folder
 from contrastive_jax.data._npz import open_npz
-from contrastive_jax.data._source import SPLITS, ArraySource, Example, ReadSource, Source, SourceError
+from contrastive_jax.data._own import open_own
+from contrastive_jax.data._source import SPLITS, Source, labels_of, name_of, num_classes_of
+from contrastive_jax.data._stored import ArraySource
 from contrastive_jax.data._tfds import open_tfds
+from contrastive_jax.errors import SourceError
 
-__all__ = ["ArraySource", "Example", "ReadSource", "Source", "SourceError", "load"]
+__all__ = [
+    "ArraySource",
+    "Source",
+    "Splits",
+    "check",
+    "compare_fingerprints",
+    "fingerprint",
+    "labels_of",
+    "load",
+    "load_splits",
+    "name_of",
+    "num_classes_of",
+]
+
+_FORMS = "digits, tfds:NAME, folder:PATH, npz:PATH or package.module:function"
+_KINDS = ("digits", "tfds", "folder", "npz")
+
+
+class Splits(NamedTuple):
+    """The two splits of a data set; their images share one shape."""
+
+    train: Source
+    test: Source
 
 
 def load(
@@ -19,7 +49,7 @@ def load(
     split: str,
     image_size: int | None = None,
     stored_size: int | None = None,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
 ) -> Source:
     """Open one split of a data set.
 
@@ -34,16 +64,24 @@ def load(
     has more than 89 million of them, or, an .npz, that would expand to more than 1 GiB and a hundred times its size. No
     pickle is ever loaded.
 
+    - `package.module:function`: the function is imported, called with "train" and with "test", and returns a source:
+      any object with `__len__`, `image_shape` and `take`, see `Source`.
+
+    A file that cannot be read so is refused by its name: one that is cut short, whose pixels are 32-bit numbers, that
+    has more than 89 million of them, or, an .npz, that would expand to more than 1 GiB and a hundred times its size. No
+    pickle is ever loaded.
+
     A data set without a test split is split 80/20 within each class, always in the same way. Nothing here imports
     TensorFlow: `tfds:` reads array_record files.
 
     Args:
         spec: which data set, in one of the forms above.
         split: "train" or "test".
-        image_size: side of the square views that will be made, in pixels. Images that differ in shape are stored
-            at 8/7 of it (224 -> 256).
+        image_size: side of the square views that will be made, in pixels. Images of one shape with no more pixels
+            than a square of 8/7 of it (224 -> 256) are stored as they are, all others as that square. Both splits
+            count, so that they share one shape.
         stored_size: side in pixels of the square that every image is resized (its shorter side) and centre-cropped
-            to. By default images that share a shape keep it.
+            to, in place of that rule.
         data_dir: where TensorFlow Datasets keeps its data; by default the environment's TFDS_DATA_DIR, then its own
             default. Other sources ignore it.
 
@@ -52,24 +90,64 @@ def load(
 
     Raises:
         SourceError: the spec is unknown, or what it names is missing, broken or of another form; names the file.
+        MissingExtraError: a package that reads this kind of data is not installed.
 
     Example:
         >>> train = load("digits", split="train")
-        >>> len(train), train.image_shape, train.num_classes
+        >>> len(train), train.image_shape, num_classes_of(train)
         (1437, (8, 8, 1), 10)
-        >>> train[0].image.dtype
-        dtype('uint8')
+        >>> train.take(np.array([3, 0])).shape
+        (2, 8, 8, 1)
     """
     if split not in SPLITS:
-        raise SourceError(f"split is {split!r}; wanted one of {', '.join(SPLITS)}")
+        raise SourceError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    return _open(spec, (split,), image_size=image_size, stored_size=stored_size, data_dir=data_dir)[split]
+
+
+def load_splits(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    stored_size: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Splits:
+    """Open both splits of a data set at once: folders are listed, and own functions called, once.
+
+    Args:
+        spec, image_size, stored_size, data_dir: as for `load`.
+
+    Returns:
+        (train, test), whose images share one shape.
+
+    Raises:
+        SourceError, MissingExtraError: as `load`, and if there is no test split.
+
+    Example:
+        >>> train, test = load_splits("digits")
+        >>> len(train), len(test)
+        (1437, 360)
+    """
+    return Splits(**_open(spec, SPLITS, image_size=image_size, stored_size=stored_size, data_dir=data_dir))
+
+
+def _open(
+    spec: str,
+    splits: tuple[str, ...],
+    *,
+    image_size: int | None,
+    stored_size: int | None,
+    data_dir: str | os.PathLike[str] | None,
+) -> Mapping[str, Source]:
     kind, _, rest = spec.partition(":")
     match kind, bool(rest):
         case "digits", False:
-            return open_digits(split, stored_size=stored_size)
+            return open_digits(image_size=image_size, stored_size=stored_size)
         case "tfds", True:
-            return open_tfds(rest, split, image_size=image_size, stored_size=stored_size, data_dir=data_dir)
+            return open_tfds(rest, splits, image_size=image_size, stored_size=stored_size, data_dir=data_dir)
         case "folder", True:
-            return open_folder(rest, split, image_size=image_size, stored_size=stored_size)
+            return open_folder(rest, splits, image_size=image_size, stored_size=stored_size)
         case "npz", True:
-            return open_npz(rest, split, stored_size=stored_size)
-    raise SourceError(f"data set {spec!r} is unknown; wanted digits, tfds:NAME, folder:PATH or npz:PATH")
+            return open_npz(rest, image_size=image_size, stored_size=stored_size)
+    if kind not in _KINDS and parts.is_part(spec):
+        return open_own(spec, image_size=image_size, stored_size=stored_size)
+    raise SourceError(f"expected a data set {_FORMS}, got {spec!r}")

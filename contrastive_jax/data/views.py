@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ class ViewConfig:
         mean, std: of the pixels in [0, 1], one number or one for each channel; subtracted and divided by last.
 
     Raises:
-        ValueError: a probability is outside [0, 1], a range is empty, or a strength is out of bounds.
+        ValueError: a probability is outside [0, 1], a range is empty, or a strength is out of bounds; names all faults.
     """
 
     size: int
@@ -61,22 +62,29 @@ class ViewConfig:
     mean: float | tuple[float, ...] = 0.5
     std: float | tuple[float, ...] = 0.5
 
-    def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}; wanted at least 1 pixel")
-        for name in ("flip", "jitter", "greyscale", "blur"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a probability in [0, 1]")
-        for name in ("brightness", "contrast", "saturation", "hue"):
-            most = 0.5 if name == "hue" else float("inf")
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a strength in [0, {most}]")
-        for name, most in (("crop_scale", 1.0), ("crop_ratio", float("inf")), ("blur_sigma", float("inf"))):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= most:
-                raise ValueError(f"{name} is {(low, high)}; wanted 0 < least <= greatest <= {most}")
-        if np.min(self.std) <= 0:
-            raise ValueError(f"std is {self.std}; wanted positive numbers")
+    def __post_init__(self) -> None:
+        if faults := list(_faults(self)):
+            raise ValueError("; ".join(faults))
+
+
+def _faults(config: ViewConfig) -> Iterator[str]:
+    if config.size < 1:
+        yield f"size: expected at least 1 pixel, got {config.size}"
+    for name in ("flip", "jitter", "greyscale", "blur"):
+        if not 0 <= getattr(config, name) <= 1:
+            yield f"{name}: expected a probability in [0, 1], got {getattr(config, name)}"
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        most = 0.5 if name == "hue" else float("inf")
+        if not 0 <= getattr(config, name) <= most:
+            yield f"{name}: expected a strength in [0, {most}], got {getattr(config, name)}"
+    for name, most in (("crop_scale", 1.0), ("crop_ratio", float("inf")), ("blur_sigma", float("inf"))):
+        low, high = getattr(config, name)
+        if not 0 < low <= high <= most:
+            yield f"{name}: expected 0 < least <= greatest <= {most}, got {(low, high)}"
+    if not np.isfinite(config.mean).all():
+        yield f"mean: expected finite numbers, got {config.mean}"
+    if not (np.min(config.std) > 0 and np.isfinite(config.std).all()):
+        yield f"std: expected positive numbers, got {config.std}"
 
 
 def random_views(
@@ -95,7 +103,7 @@ def random_views(
     the crop's borders resampled from the pixels around it, as Pillow does for a box.
 
     Args:
-        images: uint8 [b, H, W, C].
+        images: uint8 [b, h, w, c].
         ids: int32 [b], the instance ids.
         seed: may be traced.
         epoch: may be traced.
@@ -103,19 +111,20 @@ def random_views(
         config: how views are made.
 
     Returns:
-        float32 [num_views, b, size, size, C].
+        float32 [num_views, b, size, size, c].
 
     Raises:
-        ValueError: images is not uint8 [b, H, W, 1 or 3], or ids not [b].
+        ValueError: images is not uint8 [b, h, w, 1 or 3], ids is not [b], or config's mean or std has another number of
+            channels.
 
     Example:
         >>> images, ids = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4, dtype=np.int32)
         >>> random_views(images, ids, seed=0, epoch=0, config=ViewConfig(size=8)).shape
         (2, 4, 8, 8, 1)
     """
-    _check_images(images)
+    _check_images(images, config)
     if ids.shape != images.shape[:1]:
-        raise ValueError(f"ids has shape {ids.shape} and images {images.shape}; wanted one id for each image")
+        raise ValueError(f"ids: expected one for each of the {len(images)} images, got shape {ids.shape}")
     # A named generator: under some of JAX's others, what vmap draws depends on the batch.
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
 
@@ -132,13 +141,13 @@ def plain_view(images: jax.Array, *, config: ViewConfig) -> jax.Array:
     The centre square has 7/8 of the shorter side where that side is longer than `config.size`, else all of it.
 
     Args:
-        images: uint8 [b, H, W, C].
+        images: uint8 [b, h, w, c].
         config: its size, mean and std are used.
 
     Returns:
-        float32 [b, size, size, C].
+        float32 [b, size, size, c].
     """
-    _check_images(images)
+    _check_images(images, config)
     height, width = images.shape[1:3]
     shorter = min(height, width)
     side = shorter * _EVALUATION_CROP if shorter > config.size else shorter
@@ -182,9 +191,13 @@ def _between(draw: jax.Array, low: float | jax.Array, high: float | jax.Array) -
     return low + (high - low) * draw
 
 
-def _check_images(images: jax.Array) -> None:
+def _check_images(images: jax.Array, config: ViewConfig) -> None:
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != jnp.uint8:
-        raise ValueError(f"images is {images.dtype} {images.shape}; wanted uint8 [b, H, W, C], C 1 or 3")
+        raise ValueError(f"images: expected uint8 [b, h, w, c] with c 1 or 3, got {images.dtype} {list(images.shape)}")
+    for name in ("mean", "std"):
+        count = np.size(getattr(config, name))
+        if count not in (1, images.shape[-1]):
+            raise ValueError(f"{name}: expected 1 number or one for each of {images.shape[-1]} channels, got {count}")
 
 
 def _view(draws: _Draws, image: jax.Array, config: ViewConfig) -> jax.Array:
@@ -204,7 +217,7 @@ def _view(draws: _Draws, image: jax.Array, config: ViewConfig) -> jax.Array:
 
 
 def _to_unit(image: jax.Array) -> jax.Array:
-    """uint8 [H, W, C] as float32 [C, H, W] in [0, 1]."""
+    """uint8 [h, w, c] as float32 [c, h, w] in [0, 1]."""
     return jnp.moveaxis(image, -1, 0).astype(jnp.float32) / 255
 
 

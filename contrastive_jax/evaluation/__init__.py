@@ -1,5 +1,9 @@
 """How good features are, and how embeddings lie on the sphere."""
 
+from contrastive_jax import extras
+
+extras.check("flax", "optax", extra="train", what=__name__)
+
 from contrastive_jax.evaluation._features import extract as extract
 from contrastive_jax.evaluation._features import raw_pixels as raw_pixels
 from contrastive_jax.evaluation._geometry import Geometry as Geometry

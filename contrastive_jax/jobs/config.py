@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from absl import flags
 from ml_collections import ConfigDict, config_dict
 
-from contrastive_jax import models, spmd
+from contrastive_jax import spmd
 from contrastive_jax.data import batches, views
 from contrastive_jax.errors import UsageError
-from contrastive_jax.training import objective, optimizer
+from contrastive_jax.jobs import parts
+from contrastive_jax.training import optimizer
 
 
 class Field(NamedTuple):
@@ -21,13 +21,18 @@ class Field(NamedTuple):
 
     default: Any
     kind: type
-    wanted: str
+    expected: str
     holds: Callable[[Any], bool] = lambda _: True
     optional: bool = False
 
 
 def _one_of(default: str, names: Any) -> Field:
     return Field(default, str, "one of " + ", ".join(map(repr, names)), lambda x: x in names)
+
+
+def _part(default: str, names: Any) -> Field:
+    known = ", ".join(map(repr, names))
+    return Field(default, str, f"one of {known} or package.module:function", lambda x: x in names or ":" in x)
 
 
 def _at_least(default: Any, least: float, kind: type = int, optional: bool = False) -> Field:
@@ -43,37 +48,32 @@ def _above(default: float | None, limit: float, optional: bool = False) -> Field
     return Field(default, float, f"a number > {limit}", lambda x: x > limit, optional)
 
 
+_SOURCES = "digits, tfds:NAME, folder:PATH, npz:PATH or package.module:function"
 FIELDS: dict[str, Field] = {
     "seed": _at_least(0, 0),
     "epochs": _at_least(100, 1),
     "batch_size": _at_least(256, 2),
-    "contrast_size": Field(None, int, "a whole number >= 2, or 0 for all", lambda x: x == 0 or x >= 2, optional=True),
+    "contrast_size": Field(None, int, "a whole number >= 2, or full", lambda x: x == 0 or x >= 2, optional=True),
     "num_views": _at_least(2, 2),
     "partition": _one_of("reshuffled", batches.PARTITIONS),
     "parallelism": _one_of("shard_map", spmd.PARALLELISMS),
     "on_nonfinite": _one_of("stop", ("stop", "skip")),
     "nonfinite_limit": _at_least(10, 1),
-    "data.source": Field("digits", str, "digits, tfds:NAME, folder:PATH or npz:PATH", bool),
+    "data.source": Field("digits", str, _SOURCES, bool),
     "data.directory": Field(None, str, "the folder of TensorFlow Datasets", bool, optional=True),
     "data.image_size": _at_least(32, 4),
     "data.stored_size": _at_least(None, 4, optional=True),
     "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", bool),
     "data.std": Field((0.5,), tuple, "positive numbers, one or one for each channel", lambda x: x and min(x) > 0),
-    "model.name": _one_of("resnet18", tuple(name for name in models.ENCODERS if name.startswith("resnet"))),
-    "model.stem": _one_of("small", ("small", "plain")),
-    "model.width": _at_least(64, 1),
-    "model.head_hidden": _at_least(None, 1, optional=True),
-    "model.head_out": _at_least(128, 2),
-    "model.dtype": _one_of("float32", ("float32", "bfloat16")),
-    "loss.name": _one_of("simclr", tuple(objective.LOSSES)),
+    "model.name": _part("resnet18", tuple(parts.ENCODER.known)),
+    "model.head": _part("projection", tuple(parts.HEAD.known)),
+    "loss.name": _part("simclr", tuple(parts.LOSS.known)),
     "loss.learnable": Field(False, bool, "true or false"),
     "estimator.queue_size": _at_least(4096, 1),
     "estimator.encoder_momentum": _momentum(None, optional=True),
     "vrns_weight": _at_least(0.0, 0, float),
-    "optimizer.name": _one_of("sgd", optimizer.OPTIMIZERS),
+    "optimizer.name": _part("sgd", optimizer.OPTIMIZERS),
     "optimizer.learning_rate": _above(0.3, 0),
-    "optimizer.momentum": _momentum(0.9),
-    "optimizer.weight_decay": _at_least(1e-4, 0, float),
     "optimizer.warmup_epochs": _at_least(10.0, 0, float),
     "optimizer.decay": _one_of("cosine", ("cosine", "constant")),
     "checkpoint.every": _at_least(1000, 1),
@@ -81,6 +81,7 @@ FIELDS: dict[str, Field] = {
     "log.distribution": Field(True, bool, "true or false"),
     "log.num_bins": _at_least(100, 2),
     "log.tensorboard_every": _at_least(1, 1),
+    "log.metrics": Field((), tuple, "package.module:function, or several with commas between"),
     "evaluation.raw_pixels": Field(True, bool, "true or false"),
     "evaluation.batch_size": _at_least(256, 1),
     "evaluation.probe_epochs": _at_least(200, 1),
@@ -92,15 +93,6 @@ FIELDS: dict[str, Field] = {
 }
 
 
-def _loss_fields() -> Iterator[tuple[str, Field]]:
-    """A field for every hyperparameter of any loss; unset, it is the loss's own default."""
-    for name in objective.LOSSES:
-        for argument, default in objective.hyperparameters(name).items():
-            kind = float if default is None else type(default)
-            limit = _above(None, 0, optional=True) if argument == "temperature" else None
-            yield f"loss.kwargs.{argument}", limit or Field(None, kind, "", optional=True)
-
-
 def _view_fields() -> Iterator[tuple[str, Field]]:
     """A field for everything about the views but their size and normalisation, which belong to `data`."""
     for name, parameter in inspect.signature(views.ViewConfig).parameters.items():
@@ -108,63 +100,144 @@ def _view_fields() -> Iterator[tuple[str, Field]]:
             yield f"views.{name}", Field(parameter.default, type(parameter.default), "")
 
 
-FIELDS |= dict(_loss_fields()) | dict(_view_fields())
-_PARSERS: dict[type, flags.ArgumentParser] = {
-    int: flags.IntegerParser(),
-    float: flags.FloatParser(),
-    bool: flags.BooleanParser(),
+FIELDS |= dict(_view_fields())
+# Of any part: the limits that its own code does not check, or not before it is run.
+_LIMITED_ARGUMENTS = {
+    "temperature": _above(None, 0, optional=True),
+    "momentum": _momentum(None, optional=True),
+    "weight_decay": _at_least(None, 0, float, optional=True),
+    "width": _at_least(None, 1, optional=True),
 }
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def default_config() -> ConfigDict:
     """Every field of a run, at its default: the protocol of Lee 2025 for CIFAR, on the digits.
 
     A preset changes what differs; a run's overrides (`--config.loss.kwargs.temperature=0.1`) come on top. A field that
-    does not exist cannot be set.
+    does not exist cannot be set. The sections of keyword arguments (`loss.kwargs`, `model.kwargs`, ...) are empty at
+    first and take what the loss, the encoder, ... takes.
 
     Example:
       >>> config = default_config()
       >>> config.loss.name, config.optimizer.learning_rate
       ('simclr', 0.3)
+      >>> config.loss.kwargs.temperature = 0.1
     """
     config = ConfigDict()
     for path, field in FIELDS.items():
         node = config
-        *parents, leaf = path.split(".")
-        for parent in parents:
-            if parent not in node:
-                node[parent] = ConfigDict()
-            node = node[parent]
+        *sections, leaf = path.split(".")
+        for section in sections:
+            if section not in node:
+                node[section] = ConfigDict()
+            node = node[section]
         node[leaf] = config_dict.placeholder(field.kind) if field.default is None else field.default
-    return config.lock()
+    for kind in parts.KINDS:
+        section, _, leaf = kind.kwargs.partition(".")
+        config[section][leaf] = ConfigDict()
+    config.lock()
+    for kind in parts.KINDS:
+        parts.section(config, kind).unlock()
+    return config
 
 
-def unknown_field(path: str) -> str | None:
-    """A line that says so, if there is no such field or section."""
-    if path in FIELDS or any(name.startswith(f"{path}.") for name in FIELDS):
-        return None
+def find_field(path: str, config: ConfigDict, own: parts.Own = parts.NONE) -> Field:
+    """The field at a dotted path; a part's keyword argument is a field of the part that the configuration names.
+
+    Args:
+      path: below the configuration, "loss.kwargs.temperature".
+      config: names the parts.
+      own: parts that are given from Python in their place.
+
+    Raises:
+      UsageError: if there is no such field; the message names those nearby, or what the part takes.
+    """
+    if path in FIELDS:
+        return FIELDS[path]
+    for kind in parts.KINDS:
+        name = path.removeprefix(f"{kind.kwargs}.")
+        if name != path:
+            return _find_argument(kind, name, config, own)
     near = difflib.get_close_matches(path, FIELDS, n=3)
-    return f"config.{path}: there is no such field; {'near it: ' + ', '.join(near) if near else 'see default_config'}."
+    advice = f"near it: {', '.join(near)}" if near else f"the fields are {', '.join(FIELDS)}"
+    raise UsageError(f"config.{path}: expected a field of the configuration, found none of this name; {advice}.")
 
 
-def override_fault(path: str, text: str) -> str | None:
-    """A line that says what is wrong with `--config.{path}={text}`, if there is no such field or it is of another type.
+def _find_argument(kind: parts.Kind, name: str, config: ConfigDict, own: parts.Own) -> Field:
+    taken = parts.arguments(kind, getattr(own, kind.what) or parts.load(kind, parts.named(config, kind)))
+    if name not in taken.defaults and not taken.any_other:
+        known = ", ".join(taken.defaults) or "none"
+        raise UsageError(
+            f"config.{kind.kwargs}.{name}: expected a keyword argument of {kind.what} {parts.named(config, kind)!r}, "
+            f"which takes {known}."
+        )
+    return argument_field(name, taken.defaults.get(name))
+
+
+def argument_field(name: str, default: Any) -> Field:
+    """The field of a part's keyword argument: of its default's type, and anything where the default has none."""
+    if name in _LIMITED_ARGUMENTS:
+        return _LIMITED_ARGUMENTS[name]
+    kind: type = type(default) if isinstance(default, bool | int | float | str | tuple) else object
+    return Field(None, kind, f"a value of type {kind.__name__}" if kind is not object else "a value", optional=True)
+
+
+def set_from_text(config: ConfigDict, path: str, text: str) -> None:
+    """Set a field as the command line does: `--config.{path}={text}`.
+
+    Raises:
+      UsageError: if there is no such field, or the text is no value of its type.
 
     Example:
-      >>> override_fault("epochs", "ten")
-      'config.epochs=ten: a whole number >= 1 is wanted.'
+      >>> config = default_config()
+      >>> set_from_text(config, "loss.kwargs.temperature", "0.1")
+      >>> config.loss.kwargs.temperature
+      0.1
+      >>> set_from_text(config, "epochs", "ten")
+      Traceback (most recent call last):
+      ...
+      contrastive_jax.errors.UsageError: config.epochs=ten: expected a whole number >= 1.
     """
-    if path not in FIELDS or text.lower() == "none":
-        return unknown_field(path)
-    field = FIELDS[path]
+    field = find_field(path, config)
+    if text.lower() == "none" and field.optional:
+        value = None
+    elif path == "contrast_size" and text == "full":
+        value = 0
+    else:
+        value = _parse(path, text, field)
+    _set(config, path, value)
+
+
+def _parse(path: str, text: str, field: Field) -> Any:
+    expected = field.expected or f"a value of type {field.kind.__name__}"
     try:
-        if field.kind in _PARSERS:
-            _PARSERS[field.kind].parse(text)
-        elif field.kind is tuple:
-            ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError):
-        return f"config.{path}={text}: {field.wanted or f'a value of type {field.kind.__name__}'} is wanted."
-    return None
+        if field.kind is bool:
+            return _BOOLEANS[text.lower()]
+        if field.kind in (int, float, str):
+            return field.kind(text)
+        if path == "log.metrics":
+            return tuple(name for name in text.split(",") if name)
+        value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, KeyError):
+        if field.kind is object:
+            return text
+        raise UsageError(f"config.{path}={text}: expected {expected}.") from None
+    if field.kind is tuple and not isinstance(value, tuple | list):
+        value = (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _set(config: ConfigDict, path: str, value: Any) -> None:
+    *sections, leaf = path.split(".")
+    node = config
+    for section in sections:
+        node = node[section]
+    if value is None and leaf in node and path not in FIELDS:
+        del node[leaf]
+    elif value is not None or path in FIELDS:
+        with node.ignore_type():
+            node[leaf] = value
 
 
 def from_json(text: str) -> ConfigDict:
@@ -176,17 +249,31 @@ def from_json(text: str) -> ConfigDict:
     try:
         given = flatten(json.loads(text))
     except (ValueError, AttributeError) as error:
-        raise UsageError(f"no configuration of a run ({error}).") from None
-    if problems := [problem for path in given if (problem := unknown_field(path))]:
-        raise UsageError("\n".join(problems))
-    config = default_config()
-    for path, value in given.items():
+        raise UsageError(f"expected the configuration of a run as JSON, got something else ({error}).") from None
+    config, faults = default_config(), []
+    for path in sorted(given, key=lambda path: path not in FIELDS):  # the parts first, then their keyword arguments
+        value = tuple(given[path]) if isinstance(given[path], list) else given[path]
         try:
-            config.update_from_flattened_dict({path: tuple(value) if isinstance(value, list) else value})
-        except TypeError:
-            kind = FIELDS[path].kind.__name__
-            raise UsageError(f"config.{path}={value!r}: a value of type {kind} is wanted.") from None
+            check_type(path, value, find_field(path, config))
+            _set(config, path, value)
+        except UsageError as error:
+            faults.append(str(error))
+    if faults:
+        raise UsageError("\n".join(faults))
     return config
+
+
+def check_type(path: str, value: Any, field: Field) -> None:
+    """Refuse a value that is not of a field's type; whole numbers are numbers.
+
+    Raises:
+      UsageError: with the field, what was given and what was expected.
+    """
+    kinds = (int, float) if field.kind is float else (field.kind,)
+    right = isinstance(value, kinds) and not (isinstance(value, bool) and field.kind in (int, float))
+    if not right and not (value is None and field.optional):
+        kind = field.kind.__name__
+        raise UsageError(f"config.{path}={value!r}: expected a value of type {kind}, got {type(value).__name__}.")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,25 +295,6 @@ def contrast_size(config: ConfigDict, *, num_instances: int, num_devices: int) -
 def update_size(config: ConfigDict, *, num_instances: int, num_devices: int) -> int:
     """Instances of one step: a batch, or a contrast set that takes several."""
     return max(config.batch_size, contrast_size(config, num_instances=num_instances, num_devices=num_devices))
-
-
-def loss_kwargs(config: ConfigDict) -> dict[str, Any]:
-    """The loss's hyperparameters that were set; a preset's temperature is left out for a loss that has none."""
-    given = {name: value for name, value in config.loss.kwargs.items() if value is not None}
-    if not takes_temperature(config):
-        given.pop("temperature", None)
-    return given
-
-
-def takes_temperature(config: ConfigDict) -> bool:
-    """Whether the loss has a temperature."""
-    return "temperature" in objective.hyperparameters(config.loss.name)
-
-
-def objective_of(config: ConfigDict, *, num_instances: int) -> objective.Objective:
-    """What the run trains, on a training set of so many instances."""
-    loss = config.loss
-    return objective.Objective(loss.name, loss_kwargs(config), config.vrns_weight, num_instances, loss.learnable)
 
 
 def view_config(config: ConfigDict) -> views.ViewConfig:

@@ -11,9 +11,10 @@ import numpy as np
 
 from contrastive_jax import evaluation, metrics, models, pairwise
 from contrastive_jax.data import batches, sources, views
-from contrastive_jax.jobs.job import Job
-from contrastive_jax.jobs.logs import rows as logs
-from contrastive_jax.training.step import TrainState
+from contrastive_jax.errors import UsageError
+from contrastive_jax.jobs.job import Job, describe_error
+from contrastive_jax.jobs.logs import rows
+from contrastive_jax.training.state import TrainState
 
 MAX_TEST_IMAGES = 10_000
 MAX_TRAINING_PAIRS = 5_000  # Lee 2025, Table 1
@@ -23,9 +24,26 @@ UNTRAINED, TRAINED = "untrained encoder", "trained encoder"
 class Evaluation(NamedTuple):
     """All that is found out about a run once its steps are taken, by representation."""
 
-    scores: dict[str, evaluation.Scores]
+    scores: dict[str, evaluation.Scores]  # empty where the images have no labels
     geometry: dict[str, evaluation.Geometry]  # of the test set
     similarity: dict[str, metrics.SimilarityDistribution]  # of the training set
+
+
+def trace(job: Job) -> None:
+    """Trace what `evaluate` asks of the encoder, so that what it cannot do shows before training.
+
+    Raises:
+      UsageError: with what the encoder says.
+    """
+    size = job.config.evaluation.batch_size
+    images = jax.ShapeDtypeStruct((size, *job.train.image_shape), np.uint8)
+    ids = jax.ShapeDtypeStruct((size,), np.int32)
+    encoder = _without_optimizer(job.initial)
+    try:
+        jax.eval_shape(_features(job), encoder, images)
+        jax.eval_shape(_project(job), encoder, images, ids)
+    except Exception as error:  # whatever a part of one's own raises
+        raise UsageError(f"the encoder cannot be evaluated (train=False): {describe_error(error)}") from error
 
 
 def evaluate(job: Job, state: TrainState) -> Evaluation:
@@ -35,10 +53,8 @@ def evaluate(job: Job, state: TrainState) -> Evaluation:
     of two random views of each image that no epoch of training has shown: those of `views.EVALUATION_EPOCH`.
     """
     encoders = {UNTRAINED: job.initial, TRAINED: state}
-    encoders = {
-        name: jax.device_put(encoder._replace(opt_state=(), estimator={})) for name, encoder in encoders.items()
-    }
-    scores = _scores(job, encoders)
+    encoders = {name: jax.device_put(_without_optimizer(encoder)) for name, encoder in encoders.items()}
+    scores = _score(job, encoders)
     print("Measuring the embeddings ...", file=sys.stderr)
     embed = _embedder(job)
     describe = jax.jit(functools.partial(metrics.similarity_distribution, num_bins=job.config.log.num_bins))
@@ -51,12 +67,25 @@ def evaluate(job: Job, state: TrainState) -> Evaluation:
     )
 
 
-def _scores(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Scores]:
-    @jax.jit
-    def features(encoder, images):
-        plain = views.plain_view(images, config=job.program.view_config)
-        return models.features(job.program.graphdef, encoder.params.model, encoder.batch_stats, plain)
+def _without_optimizer(state: TrainState) -> TrainState:
+    return state._replace(opt_state=(), estimator={})
 
+
+def _features(job: Job) -> Callable[[TrainState, jax.Array], jax.Array]:
+    """(encoder, images) -> features of the un-augmented images."""
+
+    def features(encoder: TrainState, images: jax.Array) -> jax.Array:
+        plain = views.plain_view(images, config=job.program.view_config)
+        return models.features(job.program.graphdef, encoder.params.model, encoder.model_state, plain)
+
+    return features
+
+
+def _score(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Scores]:
+    if sources.labels_of(job.train) is None or sources.labels_of(job.test) is None:
+        print("The images have no labels: there are no scores.", file=sys.stderr)
+        return {}
+    features = jax.jit(_features(job))
     representations: dict[str, Callable[..., jax.Array]] = (
         {"raw pixels": evaluation.raw_pixels} if job.config.evaluation.raw_pixels else {}
     )
@@ -73,7 +102,7 @@ def settings(job: Job) -> evaluation.Settings:
     """How the run's representations are evaluated."""
     e = job.config.evaluation
     return evaluation.Settings(
-        num_classes=job.train.num_classes,
+        num_classes=sources.num_classes_of(job.train) or 0,
         probe_epochs=e.probe_epochs,
         probe_learning_rate=e.probe_learning_rate,
         knn_neighbours=min(e.knn_neighbours, len(job.train)),
@@ -84,68 +113,73 @@ def settings(job: Job) -> evaluation.Settings:
     )
 
 
+def _project(job: Job) -> Callable[[TrainState, jax.Array, jax.Array], jax.Array]:
+    """(encoder, images [b, ...], ids [b]) -> the unit-norm embeddings [2, b, d] of two views."""
+    program = job.program
+
+    def project(encoder: TrainState, images: jax.Array, ids: jax.Array) -> jax.Array:
+        pair = views.random_views(
+            images, ids, seed=program.seed, epoch=views.EVALUATION_EPOCH, config=program.view_config
+        )
+        images = pair.reshape(-1, *pair.shape[2:])
+        projections, _ = models.apply(program.graphdef, encoder.params.model, encoder.model_state, images, train=False)
+        return jnp.stack(jnp.split(pairwise.normalize(projections), 2))
+
+    return project
+
+
 def _embedder(job: Job) -> Callable[[TrainState, sources.Source, int], np.ndarray]:
     """A function of (encoder, source, most): the unit-norm embeddings [2, n, d] of two views of at most so many images.
 
     Those of a larger source are chosen by the run's seed.
     """
-    program = job.program
-
-    @jax.jit
-    def project(encoder, images, ids):
-        pair = views.random_views(
-            images, ids, seed=program.seed, epoch=views.EVALUATION_EPOCH, config=program.view_config
-        )
-        images = pair.reshape(-1, *pair.shape[2:])
-        projections, _ = models.apply(program.graphdef, encoder.params.model, encoder.batch_stats, images, train=False)
-        return jnp.stack(jnp.split(pairwise.normalize(projections), 2))
+    project = jax.jit(_project(job))
 
     def embed(encoder: TrainState, source: sources.Source, most: int) -> np.ndarray:
-        chosen = batches.sample(len(source), most, seed=program.seed)
-        parts = [
+        chosen = batches.sample(len(source), most, seed=job.program.seed)
+        found = [
             np.asarray(project(encoder, batch["image"], batch["id"]))[:, batch["mask"]]
             for batch in batches.sequential(source, job.config.evaluation.batch_size, indices=chosen)
         ]
-        return np.concatenate(parts, axis=1)
+        return np.concatenate(found, axis=1)
 
     return embed
 
 
-def summary(job: Job, found: Evaluation) -> dict[str, Any]:
+def summarize(job: Job, found: Evaluation) -> dict[str, Any]:
     """What was found out, for `summary.json`."""
     return {
         "evaluation": {name: row._asdict() for name, row in found.scores.items()},
         "geometry": {name: row._asdict() for name, row in found.geometry.items()},
         "training_set_similarity": {
             "pairs": int(found.similarity[TRAINED].positive.count),
-            **{name: logs.moments(distribution) for name, distribution in found.similarity.items()},
+            **{name: rows.moments(distribution) for name, distribution in found.similarity.items()},
             **_optimum(job),
         },
     }
 
 
-def tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
-    """What was found out as three Markdown tables; the last shows the last step's similarities too, where logged."""
-    rows = {}
+def format_tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
+    """What was found out as Markdown tables; the last shows the last step's similarities too, where logged."""
+    measured = {}
     if "positive_mean" in last_row:
-        rows["in batch, last step"] = last_row
+        measured["in batch, last step"] = last_row
     for name, label in ((UNTRAINED, "training set, untrained"), (TRAINED, "training set, trained")):
-        rows[label] = logs.flat_moments(found.similarity[name])
+        measured[label] = rows.flat_moments(found.similarity[name])
     optimum = _optimum(job)
-    similarity = evaluation.format_similarities(
+    similarities = evaluation.format_similarities(
         {
             name: evaluation.Similarities(
                 row["positive_count"], row["positive_mean"], row["cross_view_mean"], row["cross_view_variance"]
             )
-            for name, row in rows.items()
+            for name, row in measured.items()
         },
         negative_optimum=optimum["theory_full_batch_negative"],
         variance_bounds=(optimum["theory_variance_least"], optimum["theory_variance_greatest"]),
     )
-    return "\n\n".join(
-        [evaluation.format_scores(found.scores, settings(job)), evaluation.format_geometry(found.geometry), similarity]
-    )
+    scores = [evaluation.format_scores(found.scores, settings(job))] if found.scores else []
+    return "\n\n".join([*scores, evaluation.format_geometry(found.geometry), similarities])
 
 
 def _optimum(job: Job) -> dict[str, float]:
-    return logs.optimum_values(num_instances=len(job.train), contrast_size=job.program.contrast_size)
+    return rows.optimum_values(num_instances=len(job.train), contrast_size=job.contrast_size)

@@ -1,27 +1,23 @@
-"""From a configuration to everything a run needs, checked, before anything is written."""
+"""From a configuration to everything a run needs, checked and traced, before anything is written."""
 
-import contextlib
-import json
-import sys
-from collections.abc import Iterator
+import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict
 
 from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.errors import SourceError, UsageError
 from contrastive_jax.jobs import config as config_lib
-from contrastive_jax.jobs import validation
-from contrastive_jax.jobs.machine import files, processes, storage
-from contrastive_jax.training import optimizer
+from contrastive_jax.jobs import parts, validation
+from contrastive_jax.losses import contract
+from contrastive_jax.training import measure, optimizer
 from contrastive_jax.training import step as step_lib
-
-# What may change between two starts of a run, because no number that it leaves depends on it but through `skip`.
-CHANGEABLE = ("checkpoint.every", "checkpoint.keep", "log.tensorboard_every", "nonfinite_limit", "on_nonfinite")
+from contrastive_jax.training.state import Program, TrainState
 
 
 class Job(NamedTuple):
@@ -32,151 +28,184 @@ class Job(NamedTuple):
     train: sources.Source
     test: sources.Source
     order: batches.BatchOrder
-    program: step_lib.Program
-    initial: step_lib.TrainState
+    program: Program
+    initial: TrainState
+    mapped: spmd.Mapped  # the step on this job's devices, traced
 
     @property
     def num_steps(self) -> int:
         """Steps in the whole run."""
         return self.config.epochs * self.order.steps_per_epoch
 
+    @property
+    def contrast_size(self) -> int:
+        """Instances compared with each other."""
+        return self.program.contrast_size or self.order.update_size
 
-def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None) -> Job:
-    """Check everything that can be checked, open the data, build the model; write nothing."""
-    devices = len(spmd.devices())
-    validation.check(config, num_devices=devices)
+
+def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own: parts.Own = parts.NONE) -> Job:
+    """Check everything that can be checked, open the data, build the model, trace the step; write nothing.
+
+    Args:
+      config: the fields of `default_config`.
+      workdir: of the run.
+      steps: where it stops, if before its end.
+      own: parts given from Python.
+
+    Raises:
+      UsageError: one line for each fault.
+    """
+    config = parts.record(config, own)
+    _check_workdir(workdir)
     if steps is not None and steps < 1:
-        raise UsageError(f"--steps={steps}: at least 1 is wanted.")
-    train, test = (_load(config, split) for split in ("train", "test"))
-    validation.check(config, num_devices=devices, num_instances=len(train))
-    _check_labels(config, train)
-    update = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
-    order = batches.BatchOrder(len(train), update, config.seed, config.partition)
-    program, initial = build(config, train, order)
-    temperature = config.loss.kwargs.temperature
-    if processes.is_first() and temperature is not None and not config_lib.takes_temperature(config):
-        print(f"Loss {config.loss.name!r} has no temperature: the {temperature} given goes unused.", file=sys.stderr)
-    return Job(config, workdir, train, test, order, program, initial)
+        raise UsageError(f"--steps={steps}: expected at least 1.")
+    devices = len(spmd.devices())
+    own = parts.resolve(config, own)
+    validation.check(config, own, num_devices=devices)
+    train, test = _open_data(config, own)
+    validation.check(config, own, num_devices=devices, train=train)
+    _check_labels(config, own, train)
+    update_size = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
+    order = batches.BatchOrder(len(train), update_size, config.seed, config.partition)
+    program, initial = build(config, own, train, order)
+    mapped = _trace(program, initial, train, order, parallelism=config.parallelism)
+    return Job(config, workdir, train, test, order, program, initial, mapped)
 
 
-def _load(config: ConfigDict, split: str) -> sources.Source:
+def _check_workdir(workdir: Path) -> None:
+    scheme, given, _ = str(workdir).partition(":/")
+    if given and scheme.isalnum() and len(scheme) > 1:
+        raise UsageError(
+            f"--workdir={workdir}: expected a folder, got an address; object stores are not supported yet. "
+            "Mount the bucket as a folder (gcsfuse, s3fs, ...) and give that folder."
+        )
+
+
+def _open_data(config: ConfigDict, own: parts.Own) -> sources.Splits:
     data = config.data
     try:
-        return sources.load(
-            data.source,
-            split=split,
-            image_size=data.image_size,
-            stored_size=data.stored_size,
-            data_dir=data.directory,
+        for source in (own.train, own.test):
+            if source is not None:
+                sources.check(source)
+        if own.train is not None:
+            return sources.Splits(own.train, own.train if own.test is None else own.test)
+        return sources.load_splits(
+            data.source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data.directory
         )
     except SourceError as error:
         raise UsageError(f"config.data.source={data.source!r}: {error}") from None
 
 
-def _check_labels(config: ConfigDict, train: sources.Source) -> None:
-    """The probe on a few labels needs them; better said now than after the training."""
-    counts = np.bincount(train.labels, minlength=train.num_classes)
+def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> None:
+    """What the loss needs of labels, and the probe on a few; better said now than after the training."""
+    labels, source = sources.labels_of(train), f"config.data.source={config.data.source!r}"
+    if labels is None:
+        if own.loss is not None and contract.needs_of(own.loss).labels:
+            raise UsageError(
+                f"config.loss.name={config.loss.name!r}: expected a source with labels, {source} has none."
+            )
+        return
+    counts = np.bincount(labels, minlength=sources.num_classes_of(train) or 0)
     least = int(np.argmin(counts))
     if counts[least] < config.evaluation.labels_per_class:
         raise UsageError(
-            f"config.evaluation.labels_per_class={config.evaluation.labels_per_class}: at most the {counts[least]} "
-            f"training images of class {least} of config.data.source={config.data.source!r} are wanted."
+            f"config.evaluation.labels_per_class={config.evaluation.labels_per_class}: expected at most the "
+            f"{counts[least]} training images of class {least} of {source}."
         )
 
 
 def build(
-    config: ConfigDict, train: sources.Source, order: batches.BatchOrder
-) -> tuple[step_lib.Program, step_lib.TrainState]:
-    """The training program, and the state it starts from."""
-    model = models.create(
-        config.model.name,
-        image_shape=train.image_shape,
-        encoder_kwargs={"stem": config.model.stem, "width": config.model.width, "dtype": config.model.dtype},
-        head_kwargs={"hidden": config.model.head_hidden, "out": config.model.head_out},
-        seed=config.seed,
-    )
-    graphdef, params, batch_stats = models.functional(model)
+    config: ConfigDict, own: parts.Own, train: sources.Source, order: batches.BatchOrder
+) -> tuple[Program, TrainState]:
+    """The training program, and the state it starts from.
+
+    Args:
+      config: of the run.
+      own: its parts, resolved.
+      train: the training images.
+      order: of its steps.
+    """
+    shape = (config.data.image_size, config.data.image_size, train.image_shape[-1])
+    model = _build_model(config, own, shape)
+    graphdef, params, model_state = models.functional(model)
     schedule = optimizer.learning_rate_schedule(
         config.optimizer.learning_rate,
-        batch_size=order.batch_size,
+        update_size=order.update_size,
         steps_per_epoch=order.steps_per_epoch,
         warmup_epochs=config.optimizer.warmup_epochs,
         epochs=config.epochs,
         decay=config.optimizer.decay,
     )
-    program = step_lib.Program(
+    contrast_size = config_lib.contrast_size(config, num_instances=len(train), num_devices=len(spmd.devices()))
+    num_bins = config.log.num_bins if config.log.distribution else 0
+    assert own.optimizer is not None
+    program = Program(
         graphdef=graphdef,
-        optimizer=optimizer.create(
-            config.optimizer.name,
-            schedule,
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-        ),
-        schedule=schedule,
-        objective=config_lib.objective_of(config, num_instances=len(train)),
+        optimizer=own.optimizer(schedule, **config.optimizer.kwargs),
+        objective=validation.objective_of(config, own.loss, num_instances=len(train)),
         view_config=config_lib.view_config(config),
+        batch_size=config.batch_size,
+        contrast_size=contrast_size,
         num_views=config.num_views,
-        pass_size=config.batch_size,
-        contrast_size=config_lib.contrast_size(config, num_instances=len(train), num_devices=len(spmd.devices())),
+        schedule=schedule,
         steps_per_epoch=order.steps_per_epoch,
         seed=config.seed,
         skip_nonfinite=config.on_nonfinite == "skip",
-        num_bins=config.log.num_bins if config.log.distribution else 0,
-        queue_shape=(config.estimator.queue_size, config.model.head_out),
+        metrics=measure.by_name(own.metrics, contrast_size=contrast_size, num_bins=num_bins),
+        dimensions=models.num_features(model, shape),
+        queue_size=config.estimator.queue_size,
         encoder_momentum=config.estimator.encoder_momentum,
     )
-    return program, step_lib.init(program, params, batch_stats)
+    return program, step_lib.init(program, params, model_state)
 
 
-@contextlib.contextmanager
-def claim_workdir(job: Job) -> Iterator[None]:
-    """Make the workdir this run's own, or find that it already is, and keep every other run out of it.
-
-    Raises:
-      UsageError: if it cannot be written, another run is going on there, or it holds a run of another configuration.
-    """
-    with storage.hold_lock(job.workdir) if processes.is_first() else contextlib.nullcontext():
-        if processes.is_first():
-            _claim(job.workdir, job.config)
-        processes.wait_for_all("claim_workdir")
-        if not processes.is_first():
-            _find_claimed(job.workdir, job.config)
-        yield
-
-
-def _claim(workdir: Path, config: ConfigDict) -> None:
-    path, text = workdir / "config.json", config.to_json(indent=2) + "\n"
-    if path.exists():
-        _compare(path, config)
-        if path.read_text() == text:
-            return
-    with files.replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-def _find_claimed(workdir: Path, config: ConfigDict) -> None:
-    """See the workdir as the first process left it."""
-    if not (workdir / "config.json").exists():
-        raise UsageError(
-            f"--workdir={workdir}: process {jax.process_index()} does not see what process 0 wrote there; "
-            "a folder that all processes share is wanted."
-        )
-    _compare(workdir / "config.json", config)
-
-
-def _compare(path: Path, config: ConfigDict) -> None:
-    ours = config_lib.flatten(json.loads(config.to_json()))
+def _build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int, int]) -> nnx.Module:
+    model = config.model
     try:
-        theirs = config_lib.flatten(json.loads(path.read_text()))
-    except ValueError as error:
-        raise UsageError(f"{path} is no configuration of a run ({error}). Give another workdir.") from None
-    differ = [
-        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and not (name in CHANGEABLE and name in theirs)
-    ]
-    if differ:
-        raise UsageError(
-            f"--workdir={path.parent} holds a run with another configuration: {', '.join(differ)}. "
-            "Give another workdir, or the same configuration to continue that run."
+        return models.create(
+            _builder_of(own.encoder),
+            image_shape=image_shape,
+            head=_builder_of(own.head),
+            encoder_kwargs=dict(model.kwargs),
+            head_kwargs=dict(model.head_kwargs),
+            seed=config.seed,
         )
+    except Exception as error:  # whatever an encoder of one's own raises
+        raise UsageError(
+            f"config.model.name={model.name!r}, config.model.head={model.head!r}: {describe_error(error)}"
+        ) from error
+
+
+def _builder_of(part: Any) -> Any:
+    """A function that gives a module which is built already; any other function as it is."""
+    return (lambda _, *, rngs: part) if isinstance(part, nnx.Module) else part
+
+
+def _trace(
+    program: Program, initial: TrainState, train: sources.Source, order: batches.BatchOrder, *, parallelism: str
+) -> spmd.Mapped:
+    """The step on all devices, traced: what it cannot do shows now."""
+    devices = spmd.devices()
+    mapped = spmd.map_step(
+        lambda state, batch: step_lib.train_step(program, state, batch), parallelism=parallelism, devices=devices
+    )
+    size = order.update_size
+    known = {
+        "image": jax.ShapeDtypeStruct((size, *train.image_shape), np.uint8),
+        "id": jax.ShapeDtypeStruct((size,), np.int32),
+        "label": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+    try:
+        mapped.trace(initial, {name: known[name] for name in program.inputs})
+    except Exception as error:  # whatever a part of one's own raises
+        raise UsageError(f"the first step cannot be traced: {describe_error(error)}") from error
+    return mapped
+
+
+def describe_error(error: Exception) -> str:
+    """An error in one line, with the place that raised it where that is not a check of ours."""
+    line = " ".join(str(error).split()) or "no more is known"
+    if isinstance(error, ValueError):
+        return line
+    place: Any = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {line} ({place.filename}, line {place.lineno}, in {place.name})"

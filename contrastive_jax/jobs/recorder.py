@@ -43,7 +43,7 @@ class Recorder:
             outputs,
             epoch=self._job.order.epoch(step),
             num_instances=len(self._job.train),
-            contrast_size=self._job.program.contrast_size,
+            contrast_size=self._job.contrast_size,
         )
         self._bar.update(row)
         if self._log is not None:

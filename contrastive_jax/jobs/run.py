@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,28 @@ from ml_collections import ConfigDict
 from contrastive_jax import spmd
 from contrastive_jax.data import batches, views
 from contrastive_jax.errors import UsageError
-from contrastive_jax.jobs import evaluate
-from contrastive_jax.jobs.job import Job, claim_workdir, prepare
-from contrastive_jax.jobs.logs import pictures, progress, view_pictures
-from contrastive_jax.jobs.logs import rows as logs
+from contrastive_jax.jobs import evaluate, parts
+from contrastive_jax.jobs.job import Job, prepare
+from contrastive_jax.jobs.logs import pictures, progress, rows, view_pictures
 from contrastive_jax.jobs.machine import environment, files, processes, signals, storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.jobs.recorder import Recorder
+from contrastive_jax.jobs.workdir import claim_workdir
 from contrastive_jax.training import gradient
-from contrastive_jax.training import step as step_lib
+from contrastive_jax.training.state import TrainState
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = None) -> dict[str, Any]:
+def run(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, steps: int | None = None, own: parts.Own = parts.NONE
+) -> dict[str, Any]:
     """Train, evaluate, and leave pictures and numbers in `workdir`; started again, go on where it stopped.
 
     Args:
       config: the fields of `default_config`.
-      workdir: a new folder, or that of a run with the same configuration.
+      workdir: a new folder, or that of a run with the same configuration; what only evaluates may differ.
       steps: stop after so many steps in all, leaving all that a whole run leaves.
+      own: an encoder, a head, a loss, an optimiser, data or metrics of your own, in place of those that the
+        configuration names; `config.json` records their names, and a run that is resumed must be given them again.
 
     Returns:
       The content of `summary.json`. Of several processes the first evaluates and writes it, while the others wait.
@@ -46,7 +50,8 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
       Interrupted: on SIGTERM or SIGINT while it trains, after the step in hand and with a checkpoint of it.
     """
     started, around = time.perf_counter(), environment.describe()
-    job = prepare(config, Path(workdir), steps=steps)
+    job = prepare(config, Path(workdir), steps=steps, own=own)
+    evaluate.trace(job)
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
     with storage.refusals_explained(job.workdir), claim_workdir(job):
         with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
@@ -54,26 +59,26 @@ def run(config: ConfigDict, workdir: str | os.PathLike, *, steps: int | None = N
         with signals.exit_on_signal(stop):
             if processes.is_first():
                 found = evaluate.evaluate(job, state)
-                _save_pictures(job, found)
                 _summarize(job, stop, found, speed, around, seconds=time.perf_counter() - started)
+                _save_pictures(job, found)
             processes.wait_for_all("evaluated")
         return json.loads((job.workdir / "summary.json").read_text())
 
 
-def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.TrainState, float | None]:
+def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, float | None]:
     """Take the steps that are left until `stop`; the final state, and images per second, None where none was left."""
-    logged = logs.logged_steps(job.workdir, num_bins=job.program.num_bins)
+    logged = rows.logged_steps(job.workdir, num_bins=_num_bins(job))
     state = checkpoints.resume(job.initial, most=logged)
     resumed, state = state is not None, job.initial if state is None else state
     # A checkpoint is begun only when the one before it is whole.
     if not resumed and logged > 2 * job.config.checkpoint.every:
         raise UsageError(
             f"{job.workdir}: the log holds {logged} steps, but there is no checkpoint. Put the folder checkpoints "
-            f"back, or move {logs.ROWS} away to begin again."
+            f"back, or move {rows.ROWS} away to begin again."
         )
     start = int(state.step)
     if start > stop:
-        raise UsageError(f"--steps={stop}: {job.workdir} has taken {start} already; as many or more are wanted.")
+        raise UsageError(f"--steps={stop}: {job.workdir} has taken {start} already; expected as many or more.")
     if processes.is_first() and resumed:
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
     elif processes.is_first():
@@ -86,13 +91,11 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[step_lib.Train
         return state, bar.images_per_second
 
 
-def _take_steps(job, state, stop, recorder, checkpoints, watch) -> step_lib.TrainState:
-    mapped = spmd.map_step(
-        lambda state, batch: step_lib.train_step(job.program, state, batch),
-        parallelism=job.config.parallelism,
-        devices=spmd.devices(),
-    )
-    start, placed = recorder.step, mapped.place_state(state)
+def _take_steps(
+    job: Job, state: TrainState, stop: int, recorder: Recorder, checkpoints: Checkpoints, watch: signals.Watch
+) -> TrainState:
+    mapped, start = job.mapped, recorder.step
+    placed = mapped.place_state(state)
     for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
         placed, outputs = mapped.step(placed, batch)
         recorder.add(mapped.read(outputs))
@@ -110,16 +113,16 @@ def _take_steps(job, state, stop, recorder, checkpoints, watch) -> step_lib.Trai
     return jax.tree.map(np.asarray, mapped.read(placed))
 
 
-def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[logs.StepLog | None]:
+def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[rows.StepLog | None]:
     if not processes.is_first():
         return contextlib.nullcontext()
     every = job.config.log.tensorboard_every
-    return logs.StepLog(job.workdir, start=start, num_bins=job.program.num_bins, tensorboard_every=every)
+    return rows.StepLog(job.workdir, start=start, num_bins=_num_bins(job), tensorboard_every=every)
 
 
 def _open_progress(job: Job, start: int, stop: int) -> progress.Progress:
     order = job.order
-    return progress.Progress(start, stop, order.steps_per_epoch, order.batch_size, shown=processes.is_first())
+    return progress.Progress(start, stop, order.steps_per_epoch, order.update_size, shown=processes.is_first())
 
 
 def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
@@ -130,48 +133,73 @@ def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.n
         stop=stop,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        positions=gradient.layout(job.order.batch_size, job.program.pass_size, len(spmd.devices())),
+        positions=gradient.layout(job.order.update_size, job.config.batch_size, len(spmd.devices())),
     ):
         yield {name: batch[name] for name in job.program.inputs}
 
 
+def _num_bins(job: Job) -> int:
+    """Bins of the histograms that are logged; 0 where they are not."""
+    return job.config.log.num_bins if job.config.log.distribution else 0
+
+
 def _save_views(job: Job) -> None:
     indices = np.arange(min(16, len(job.train)))
-    images, _ = job.train.take(indices)
-    config = job.program.view_config
+    images, config = job.train.take(indices), job.program.view_config
     draw = functools.partial(
         views.random_views, seed=job.config.seed, epoch=0, num_views=job.program.num_views, config=config
     )
-    drawn = jax.jit(draw)(images, indices.astype(np.int32))
-    view_pictures.save_views_picture(job.workdir / "views.png", images, drawn, mean=config.mean, std=config.std)
+    drawn = np.asarray(jax.jit(draw)(images, indices.astype(np.int32)))
+    path = job.workdir / "views.png"
+    _draw(path, lambda: view_pictures.save_views_picture(path, images, drawn, mean=config.mean, std=config.std))
+
+
+def _draw(path: Path, save: Callable[[], None]) -> None:
+    """Save a picture, or say why there is none: it is not worth the rest of a run."""
+    try:
+        save()
+    except Exception as error:  # whatever a drawing library makes of a font, a name or a number
+        if storage.refusal(error) is not None:
+            raise
+        print(f"{path} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
-    counts, rows = None, logs.read_rows(job.workdir / logs.ROWS)
+    counts, logged = None, rows.read_rows(job.workdir / rows.ROWS)
     if job.config.log.distribution:
-        counts = logs.read_counts(job.workdir / logs.COUNTS, job.config.log.num_bins)
+        counts = rows.read_counts(job.workdir / rows.COUNTS, job.config.log.num_bins)
     training_set = [found.similarity[name] for name in (evaluate.UNTRAINED, evaluate.TRAINED)]
-    logs.save_similarity(job.workdir / "similarity.npz", counts, training_set)
-    title = f"{job.config.loss.name} on {job.config.data.source}, m = {job.program.contrast_size}, n = {len(job.train)}"
-    optimum = logs.optimum_values(num_instances=len(job.train), contrast_size=job.program.contrast_size)
-    pictures.save_similarity_picture(
-        job.workdir / "similarity.png", counts, rows, training_set, optimum=optimum, title=title
+    rows.save_similarity(job.workdir / "similarity.npz", counts, training_set)
+    title = f"{job.config.loss.name} on {job.config.data.source}, m = {job.contrast_size}, n = {len(job.train)}"
+    optimum = rows.optimum_values(num_instances=len(job.train), contrast_size=job.contrast_size)
+    path = job.workdir / "similarity.png"
+    _draw(
+        path,
+        lambda: pictures.save_similarity_picture(path, counts, logged, training_set, optimum=optimum, title=title),
     )
 
 
-def _summarize(job, stop, found, images_per_second, around, *, seconds) -> None:
-    last_row = logs.read_rows(job.workdir / logs.ROWS)[-1]
+def _summarize(
+    job: Job,
+    stop: int,
+    found: evaluate.Evaluation,
+    images_per_second: float | None,
+    around: Mapping[str, Any],
+    *,
+    seconds: float,
+) -> None:
+    last_row = rows.read_rows(job.workdir / rows.ROWS)[-1]
     summary = {
         "steps": stop,
         "steps_of_the_whole_run": job.num_steps,
         "num_instances": len(job.train),
-        "contrast_size": job.program.contrast_size,
+        "contrast_size": job.contrast_size,
         "final": last_row,
-        **evaluate.summary(job, found),
+        **evaluate.summarize(job, found),
         "images_per_second": images_per_second,
         "seconds": seconds,
         "environment": around,
     }
     with files.replacing(job.workdir / "summary.json") as temporary:
-        temporary.write_text(json.dumps(logs.with_nulls(summary), indent=2, allow_nan=False) + "\n")
-    print(evaluate.tables(job, found, last_row))
+        temporary.write_text(json.dumps(rows.with_nulls(summary), indent=2, allow_nan=False) + "\n")
+    print(evaluate.format_tables(job, found, last_row))

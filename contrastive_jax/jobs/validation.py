@@ -1,46 +1,65 @@
 """What is wrong with a configuration, found before anything is written, all of it at once."""
 
+import inspect
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from contrastive_jax.data import views
+from contrastive_jax.data.sources import Source
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
+from contrastive_jax.jobs import parts
 from contrastive_jax.jobs.config import FIELDS
-from contrastive_jax.training import objective
+from contrastive_jax.losses import contract
+from contrastive_jax.training.objective import LOSSES, MAX_SCALE, Instances, Objective
+
+_WIDTH = 2  # of the embeddings that a loss is tried on
 
 
-def check(config: ConfigDict, *, num_devices: int, num_instances: int | None = None) -> None:
+def check(config: ConfigDict, own: parts.Own, *, num_devices: int, train: Source | None = None) -> None:
     """Refuse a configuration that cannot run, naming every field at fault.
 
     Args:
       config: of the fields of `default_config`.
+      own: its parts, resolved.
       num_devices: devices of all processes.
-      num_instances: size of the training set, once known.
+      train: the training images, once they are open.
 
     Raises:
-      UsageError: one line a fault: the field, what was given, what is wanted.
+      UsageError: one line a fault: the field, what was given, what was expected.
     """
-    faults = dict(field_faults(config))
+    faults = dict(field_faults(config, own))
     sound = config.copy_and_resolve_references()
-    sound.update_from_flattened_dict({path: FIELDS[path].default for path in faults})
-    together = [*_loss_faults(sound), *_joint_faults(sound, num_devices, num_instances)]
+    sound.update_from_flattened_dict({path: FIELDS[path].default for path in faults if path in FIELDS})
+    together = [] if any("kwargs" in path for path in faults) else list(_loss_faults(sound, own))
+    together += [*_size_faults(sound, num_devices), *_view_faults(sound), *_missing_faults(sound, own)]
+    if train is not None:
+        together += _data_faults(sound, own, num_devices, train)
     # What is said of a field's default, in place of a value that is at fault, is no news.
     together = [fault for fault in together if not any(f"config.{path}" in fault for path in faults)]
     if lines := [*faults.values(), *together]:
         raise UsageError("\n".join(lines))
 
 
-def field_faults(config: ConfigDict) -> Iterator[tuple[str, str]]:
-    """Every field whose value, by itself, is out of its range, and a line that says so."""
+def field_faults(config: ConfigDict, own: parts.Own = parts.NONE) -> Iterator[tuple[str, str]]:
+    """Every field whose value, by itself, is of another type or out of its range, and a line that says so."""
     for path, value in config_lib.flatten(config).items():
-        field = FIELDS[path]
+        try:
+            field = config_lib.find_field(path, config, own)
+            config_lib.check_type(path, value, field)
+        except UsageError as error:
+            yield path, str(error)
+            continue
         if value is None and field.optional:
             continue
         if value is None or not _is_finite(value) or not field.holds(value):
-            yield path, f"config.{path}={value!r}: {field.wanted} is wanted."
+            expected = field.expected or f"a value of type {field.kind.__name__}"
+            yield path, f"config.{path}={value!r}: expected {expected}."
 
 
 def _is_finite(value: object) -> bool:
@@ -48,99 +67,123 @@ def _is_finite(value: object) -> bool:
     return all(math.isfinite(x) for x in numbers if isinstance(x, float))
 
 
-def _loss_faults(config: ConfigDict) -> list[str]:
-    faults = [_kwargs_fault(config), _views_fault(config), _learnable_fault(config), _encoder_fault(config)]
-    return [fault for fault in faults if fault] or _trace_faults(config)
+def _missing_faults(config: ConfigDict, own: parts.Own) -> Iterator[str]:
+    """Keyword arguments that a part needs and that were not given."""
+    for kind in parts.KINDS:
+        given = parts.section(config, kind)
+        for name, default in parts.arguments(kind, getattr(own, kind.what)).defaults.items():
+            if default is inspect.Parameter.empty and name not in given:
+                what = f"{kind.what} {parts.named(config, kind)!r}"
+                yield f"config.{kind.kwargs}.{name}: expected a value, which {what} needs, got none."
 
 
-def _kwargs_fault(config: ConfigDict) -> str | None:
-    known = objective.hyperparameters(config.loss.name)
-    for name, value in config_lib.loss_kwargs(config).items():
-        if name not in known:
-            return (
-                f"config.loss.kwargs.{name}={value!r}: loss {config.loss.name!r} has no such hyperparameter; "
-                f"it takes {', '.join(known) or 'none'}."
-            )
-    return None
+def _loss_faults(config: ConfigDict, own: parts.Own) -> Iterator[str]:
+    assert own.loss is not None
+    needs, name = contract.needs_of(own.loss), parts.named(config, parts.LOSS)
+    faults = [fault for fault in (_learnable_fault(config, own.loss),) if fault]
+    if config.num_views != 2 and not needs.many_views:
+        many = ", ".join(repr(name) for name, loss in LOSSES.items() if contract.needs_of(loss).many_views)
+        faults.append(
+            f"config.num_views={config.num_views}: expected 2 for loss {name!r}; the losses of more views are {many}."
+        )
+    if config.estimator.encoder_momentum is not None and not needs.keys:
+        of_keys = ", ".join(repr(name) for name, loss in LOSSES.items() if contract.needs_of(loss).keys)
+        momentum = config.estimator.encoder_momentum
+        faults.append(
+            f"config.estimator.encoder_momentum={momentum}: expected none for loss {name!r}; "
+            f"the losses that compare with a momentum encoder are {of_keys}."
+        )
+    yield from faults or _trial_faults(config, own.loss)
 
 
-def _views_fault(config: ConfigDict) -> str | None:
-    if config.num_views == 2 or objective.takes_many_views(config.loss.name):
-        return None
-    many = ", ".join(repr(name) for name in objective.LOSSES if objective.takes_many_views(name))
-    return (
-        f"config.num_views={config.num_views}: 2 are wanted for loss {config.loss.name!r}; "
-        f"the losses of more views are {many}."
-    )
-
-
-def _learnable_fault(config: ConfigDict) -> str | None:
-    name, most = config.loss.name, objective.MAX_SCALE
+def _learnable_fault(config: ConfigDict, loss: Any) -> str | None:
+    name, learnable = config.loss.name, contract.needs_of(loss).learnable
     if not config.loss.learnable:
         return None
-    if name not in objective.LEARNABLE_LOSSES:
-        known = ", ".join(map(repr, objective.LEARNABLE_LOSSES))
-        return f"config.loss.learnable=True: false is wanted for loss {name!r}; the losses that learn are {known}."
-    start = {**objective.hyperparameters(name), **config_lib.loss_kwargs(config)}
-    if "scale" in start and not 0 < start["scale"] <= most:
-        return f"config.loss.kwargs.scale={start['scale']}: a start in (0, {most:g}] is wanted where it is learnt."
-    if "temperature" in start and start["temperature"] < 1 / most:
-        return (
-            f"config.loss.kwargs.temperature={start['temperature']}: "
-            f"a start >= {1 / most:g} is wanted where it is learnt."
-        )
+    if not learnable:
+        known = ", ".join(repr(name) for name, loss in LOSSES.items() if contract.needs_of(loss).learnable)
+        return f"config.loss.learnable=True: expected false for loss {name!r}; the losses that learn are {known}."
+    start = {**contract.hyperparameters(loss), **config.loss.kwargs}
+    if "scale" in learnable and not 0 < start["scale"] <= MAX_SCALE:
+        return f"config.loss.kwargs.scale={start['scale']}: expected a start in (0, {MAX_SCALE:g}] where it is learnt."
+    if "temperature" in learnable and start["temperature"] < 1 / MAX_SCALE:
+        least = 1 / MAX_SCALE
+        return f"config.loss.kwargs.temperature={start['temperature']}: expected at least {least:g} where it is learnt."
     return None
 
 
-def _encoder_fault(config: ConfigDict) -> str | None:
-    momentum, name = config.estimator.encoder_momentum, config.loss.name
-    if momentum is None or name == "moco":
-        return None
-    return f"config.estimator.encoder_momentum={momentum}: loss 'moco' is wanted with it; got {name!r}."
+def _trial_faults(config: ConfigDict, loss: Any) -> list[str]:
+    """What the loss itself says of its hyperparameters, on two instances."""
+    needs = contract.needs_of(loss)
+    objective = objective_of(config, loss, num_instances=2)
 
+    def call(view: jax.Array, ids: jax.Array) -> Any:
+        memory, shared, remembered = needs.memory, {}, {}
+        if memory is not None:
+            state = memory.init(contract.Setting(2, _WIDTH, 2, 0))
+            shared, remembered = memory.shared(state), memory.of_instances(state, ids)
+        instances = Instances((view,) * config.num_views, ids, ids, None, remembered)
+        return objective(instances, objective.parameters(), shared)
 
-def _trace_faults(config: ConfigDict) -> list[str]:
-    """What the loss itself says of its hyperparameters."""
-    instances, queue = objective.shapes(config.loss.name, config.num_views)
+    shapes = jax.ShapeDtypeStruct((2, _WIDTH), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
     try:
-        jax.eval_shape(lambda x, y: config_lib.objective_of(config, num_instances=2)(x, queue=y), instances, queue)
-    except ValueError as error:
-        return [f"config.loss.kwargs: {error}"]
+        jax.eval_shape(call, *shapes)
+    except (ValueError, TypeError) as error:
+        return [f"config.loss.name={config.loss.name!r}, config.loss.kwargs: {_one_line(error)}"]
     return []
 
 
-def _joint_faults(config: ConfigDict, num_devices: int, num_instances: int | None) -> list[str]:
+def objective_of(config: ConfigDict, loss: Any, *, num_instances: int) -> Objective:
+    """What the run trains, on a training set of so many instances."""
+    kwargs = {name: value for name, value in config.loss.kwargs.items() if value is not None}
+    return Objective(loss, kwargs, config.vrns_weight, num_instances, config.loss.learnable)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _size_faults(config: ConfigDict, num_devices: int) -> list[str]:
     faults = []
     if config.batch_size % num_devices:
-        faults.append(f"config.batch_size={config.batch_size}: a multiple of the {num_devices} devices is wanted.")
+        faults.append(f"config.batch_size={config.batch_size}: expected a multiple of the {num_devices} devices.")
     contrast = config.contrast_size or config.batch_size
     if contrast < config.batch_size and config.batch_size % contrast:
-        faults.append(f"config.contrast_size={contrast}: a divisor of config.batch_size={config.batch_size} is wanted.")
+        faults.append(f"config.contrast_size={contrast}: expected a divisor of config.batch_size={config.batch_size}.")
     if contrast > config.batch_size and contrast % num_devices:
-        faults.append(f"config.contrast_size={contrast}: a multiple of the {num_devices} devices is wanted.")
-    if num_instances is not None and contrast > max(num_instances, config.batch_size):
-        faults.append(
-            f"config.contrast_size={contrast}: at most the {num_instances} images of "
-            f"config.data.source={config.data.source!r} are wanted; 0 is all of them."
-        )
-    if num_instances is not None and config.batch_size > num_instances:
-        faults.append(
-            f"config.batch_size={config.batch_size}: at most the {num_instances} images of "
-            f"config.data.source={config.data.source!r} are wanted."
-        )
-    if num_instances is not None and config.loss.name == "moco":
-        faults += _queue_faults(
-            config, config_lib.update_size(config, num_instances=num_instances, num_devices=num_devices)
-        )
-    try:
-        config_lib.view_config(config)
-    except ValueError as error:
-        faults.append(f"config.views: {error}.")
+        faults.append(f"config.contrast_size={contrast}: expected a multiple of the {num_devices} devices.")
     return faults
 
 
-def _queue_faults(config: ConfigDict, update: int) -> list[str]:
-    size = config.estimator.queue_size
-    if size >= update:
-        return []
-    return [f"config.estimator.queue_size={size}: at least the {update} images of a step, which enter it, are wanted."]
+def _view_faults(config: ConfigDict) -> Iterator[str]:
+    """Each field of the views is tried alone, so that all faults are said at once."""
+    given = {"mean": config.data.mean, "std": config.data.std, **config.views}
+    for name, value in given.items():
+        try:
+            views.ViewConfig(size=config.data.image_size, **{name: value})
+        except (ValueError, TypeError) as error:
+            section = "data" if name in ("mean", "std") else "views"
+            yield f"config.{section}.{name}={value!r}: {_one_line(error)}"
+
+
+def _data_faults(config: ConfigDict, own: parts.Own, num_devices: int, train: Source) -> Iterator[str]:
+    """What does not fit the images."""
+    count, channels, source = len(train), train.image_shape[-1], f"config.data.source={config.data.source!r}"
+    contrast = config.contrast_size or config.batch_size
+    if contrast > max(count, config.batch_size):
+        yield f"config.contrast_size={contrast}: expected at most the {count} images of {source}; full is all of them."
+    if config.batch_size > count:
+        yield f"config.batch_size={config.batch_size}: expected at most the {count} images of {source}."
+    for name in ("mean", "std"):
+        value = config.data[name]
+        if len(value) not in (1, channels):
+            channel = "1 number" if channels == 1 else f"1 or {channels} numbers"
+            yield f"config.data.{name}={value!r}: expected {channel} for images of {channels} channels."
+    assert own.loss is not None
+    memory = contract.needs_of(own.loss).memory
+    if memory is not None and "queue" in memory.arguments:
+        update = config_lib.update_size(config, num_instances=count, num_devices=num_devices)
+        if (size := config.estimator.queue_size) < update:
+            yield (
+                f"config.estimator.queue_size={size}: expected at least the {update} images of a step, which enter it."
+            )

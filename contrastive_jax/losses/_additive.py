@@ -2,20 +2,22 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from contrastive_jax import pairwise, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import declare
 
 
 @declare(learnable=("scale", "bias"))
+@explicit_axes.accept(out_axis=0)
 def siglip(
     u: jax.Array,
     v: jax.Array,
     *,
     scale: float | jax.Array = 10.0,
     bias: float | jax.Array = -10.0,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -68,11 +70,12 @@ def siglip(
 
 
 @declare()
+@explicit_axes.accept(out_axis=0)
 def spectral(
     u: jax.Array,
     v: jax.Array,
     *,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:

@@ -1,5 +1,9 @@
 """Encoders and projection heads, and any module of Flax as a pure function."""
 
+from contrastive_jax import extras
+
+extras.check("flax", extra="train", what=__name__)
+
 from contrastive_jax.models._batch import batch_mean as batch_mean
 from contrastive_jax.models._contrastive import ContrastiveModel as ContrastiveModel
 from contrastive_jax.models._convolution import convolve as convolve

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax import jax_versions
+
 
 def excessive_separation(phi: Callable[[jax.Array], jax.Array], psi: Callable[[jax.Array], jax.Array], n: int) -> bool:
     r"""Whether the full-batch optimum of an independently additive loss has s_pos < 1 and s_neg < -1/(n-1).
@@ -34,7 +36,7 @@ def excessive_separation(phi: Callable[[jax.Array], jax.Array], psi: Callable[[j
       Lee et al., 2025, Theorems 5.1 and 5.3.
     """
     _check("excessive_separation", n)
-    with jax.enable_x64(True):
+    with jax_versions.enable_x64():
         attraction = jax.grad(phi)(jnp.float64(1))
         repulsion = jax.grad(psi)(jnp.float64(-1 / (n - 1)))
         return bool(attraction < (n - 2) / (2 * (n - 1)) * repulsion)
@@ -70,7 +72,7 @@ def siglip_separates_excessively(*, scale: float | np.ndarray, bias: float | np.
     _check("siglip_separates_excessively", n)
     scale, bias = np.asarray(scale, np.float64), np.asarray(bias, np.float64)
     if not (scale > 0).all():
-        raise ValueError(f"theory.siglip_separates_excessively: scale > 0 is wanted; got {scale.min()}.")
+        raise ValueError(f"theory.siglip_separates_excessively: expected scale > 0, got {scale.min()}.")
     with np.errstate(divide="ignore"):  # n = 2 never separates excessively: the logarithm of 0
         limit = np.log((n - 2) / 2)
     separates = np.logaddexp(0, scale / (n - 1) - bias) - np.logaddexp(0, scale + bias) < limit
@@ -79,4 +81,4 @@ def siglip_separates_excessively(*, scale: float | np.ndarray, bias: float | np.
 
 def _check(function: str, n: int) -> None:
     if n < 2:
-        raise ValueError(f"theory.{function}: n >= 2 is wanted; got {n}.")
+        raise ValueError(f"theory.{function}: expected n >= 2, got {n}.")

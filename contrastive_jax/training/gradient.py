@@ -4,12 +4,12 @@ In pieces (gradient caching), the encoder runs over the batch once, piece by pie
 the loss and its gradient are taken at the embeddings of the whole batch; and the encoder runs over each piece again, on
 the same views, to carry that gradient back to the parameters. The result is the gradient of the whole batch, for one
 more forward pass. Batch normalisation is the exception that a piece makes: it sees the statistics of its own piece,
-`pass_size` instances over all devices, as it would in a batch of that size; the running averages move once for each
+`batch_size` instances over all devices, as it would in a batch of that size; the running averages move once for each
 piece, in the first pass.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,116 +20,147 @@ from jax import lax
 from contrastive_jax import models, spmd
 from contrastive_jax.data import views
 from contrastive_jax.training import estimator, regime
-from contrastive_jax.training import objective as objective_lib
+from contrastive_jax.training.objective import Instances
 from contrastive_jax.training.state import Program, TrainState
 
 _MAX_UNROLLED = 16
+_MODEL_KEYS = 1  # of the model's own random numbers, beside those of views
 Batch = Mapping[str, jax.Array]
-Found = tuple[Any, tuple[dict[str, Any], Any, tuple[jax.Array, ...], estimator.Fresh]]
+Embeddings = tuple[jax.Array, ...]
+Found = tuple[Any, tuple[dict[str, Any], Any, Embeddings, estimator.Fresh]]
 
 
-def direct(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
-    """The gradient of this device's share of a batch, by one pass.
+def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
+    """The gradient of this device's share of a step, by one pass.
 
     Returns:
-      (gradient of the parameters, (the loss's parts, running statistics, the views' embeddings, what was found for
-      the estimator)): average the gradient over the devices.
+      (gradient of the parameters, (the loss's parts, the model's state, the views' embeddings, what was found for the
+      estimator)): average the gradient over the devices.
     """
-    keys, key_stats = _encode_keys(program, state, state.estimator.get("encoder_batch_stats"), batch, axis_name)
+    encode = functools.partial(_encode, program, state, axis_name=axis_name)
+    keys, key_state = _encode_keys(program, state, state.estimator.get("encoder_state"), batch, axis_name)
 
-    def loss_fn(params):
-        embeddings, batch_stats = _encode(program, state, params.model, state.batch_stats, batch, axis_name)
-        parts, log_average = _loss(program, state, params.loss, embeddings, keys, batch, axis_name)
-        fresh = estimator.Fresh(log_average, (keys or embeddings)[1], key_stats)
-        return parts["loss"], (parts, batch_stats, embeddings, fresh)
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        embeddings, model_state = encode(params.model, state.model_state, batch)
+        parts, returned = _loss(program, state, params.loss, embeddings, keys, batch, axis_name)
+        fresh = estimator.Fresh(returned, (keys or embeddings)[1], key_state)
+        return parts["loss"], (parts, model_state, embeddings, fresh)
 
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def cached(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
-    """The same in pieces of `program.pass_size` instances over all devices."""
-    size = program.pass_size // spmd.axis_size(axis_name)
+def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
+    """The same in pieces of `program.batch_size` instances over all devices."""
+    assert program.batch_size is not None
+    size = program.batch_size // spmd.axis_size(axis_name)
     encode = functools.partial(_encode, program, state, axis_name=axis_name)
 
-    def forward(stats, piece):
-        embeddings, batch_stats = encode(state.params.model, stats[0], piece)
-        keys, key_stats = _encode_keys(program, state, stats[1], piece, axis_name)
-        return (batch_stats, key_stats), (embeddings, keys)
+    def forward(states: tuple[Any, Any], piece: Batch) -> tuple[tuple[Any, Any], Any]:
+        embeddings, model_state = encode(state.params.model, states[0], piece)
+        keys, key_state = _encode_keys(program, state, states[1], piece, axis_name)
+        return (model_state, key_state), (embeddings, keys)
 
-    stats = (state.batch_stats, state.estimator.get("encoder_batch_stats"))
-    (batch_stats, key_stats), (embeddings, keys) = _over_pieces(forward, stats, dict(batch), size)
+    states = (state.model_state, state.estimator.get("encoder_state"))
+    (model_state, key_state), (embeddings, keys) = _over_pieces(forward, states, dict(batch), size)
 
-    def loss_fn(embeddings, parameters):
-        parts, log_average = _loss(program, state, parameters, embeddings, keys, batch, axis_name)
-        return parts["loss"], (parts, log_average)
+    def loss_fn(embeddings: Embeddings, parameters: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+        parts, returned = _loss(program, state, parameters, embeddings, keys, batch, axis_name)
+        return parts["loss"], (parts, returned)
 
     at_embeddings = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)
-    (of_embeddings, of_loss), (parts, log_average) = at_embeddings(embeddings, state.params.loss)
+    (of_embeddings, of_loss), (parts, returned) = at_embeddings(embeddings, state.params.loss)
 
-    def backward(total, piece):
+    def backward(summed: Any, piece: Any) -> tuple[Any, None]:
         cotangents, piece = piece
-        _, pull = jax.vjp(lambda model: encode(model, state.batch_stats, piece)[0], state.params.model)
-        return jax.tree.map(jnp.add, total, pull(cotangents)[0]), None
+        _, pull = jax.vjp(lambda model: encode(model, state.model_state, piece)[0], state.params.model)
+        return jax.tree.map(jnp.add, summed, pull(cotangents)[0]), None
 
     zeros = jax.tree.map(jnp.zeros_like, state.params.model)
     of_model, _ = _over_pieces(backward, zeros, (of_embeddings, dict(batch)), size)
-    fresh = estimator.Fresh(log_average, (keys or embeddings)[1], key_stats)
-    return state.params._replace(model=of_model, loss=of_loss), (parts, batch_stats, embeddings, fresh)
+    fresh = estimator.Fresh(returned, (keys or embeddings)[1], key_state)
+    return state.params._replace(model=of_model, loss=of_loss), (parts, model_state, embeddings, fresh)
 
 
-def layout(batch_size: int, pass_size: int, num_devices: int) -> np.ndarray:
-    """Which instance of a batch lies where: [batch_size] positions, the devices' shares one after the other.
+def layout(update_size: int, piece_size: int, num_devices: int) -> np.ndarray:
+    """Which instance of a batch lies where: [update_size] positions, the devices' shares one after the other.
 
-    Piece k consists of the instances k pass_size to (k + 1) pass_size of the batch on any number of devices, so each
+    Piece k consists of the instances k piece_size to (k + 1) piece_size of the batch on any number of devices, so each
     device's share of the batch has to hold its share of every piece.
 
     Example:
       >>> layout(8, 4, num_devices=2).tolist()
       [0, 1, 4, 5, 2, 3, 6, 7]
     """
-    starts = range(0, batch_size, pass_size)
-    pieces = [np.arange(start, min(start + pass_size, batch_size)).reshape(num_devices, -1) for start in starts]
+    starts = range(0, update_size, piece_size)
+    pieces = [np.arange(start, min(start + piece_size, update_size)).reshape(num_devices, -1) for start in starts]
     return np.concatenate(pieces, axis=1).reshape(-1)
 
 
-def _encode(program, state, model_params, batch_stats, batch, axis_name):
-    """The embeddings, [b, d] for each view, and the running statistics after them."""
+def _encode(
+    program: Program, state: TrainState, model_params: Any, model_state: Any, batch: Batch, *, axis_name: spmd.AxisName
+) -> tuple[Embeddings, Any]:
+    """The embeddings, [b, d] for each view, and the model's state after them."""
+    epoch = state.step // program.steps_per_epoch
     stacked = views.random_views(
         batch["image"],
         batch["id"],
         seed=program.seed,
-        epoch=state.step // program.steps_per_epoch,
+        epoch=epoch,
         num_views=program.num_views,
         config=program.view_config,
     )
-    images = stacked.reshape(-1, *stacked.shape[2:])
-    projections, batch_stats = models.apply(
-        program.graphdef, model_params, batch_stats, images, train=True, axis_name=axis_name
+    projections, model_state = models.apply(
+        program.graphdef,
+        model_params,
+        model_state,
+        stacked.reshape(-1, *stacked.shape[2:]),
+        train=True,
+        axis_name=axis_name,
+        keys=_row_keys(program, epoch, batch["id"]),
     )
-    return tuple(jnp.split(projections, program.num_views)), batch_stats
+    return tuple(jnp.split(projections, program.num_views)), model_state
 
 
-def _encode_keys(program, state, batch_stats, batch, axis_name):
+def _row_keys(program: Program, epoch: jax.Array, ids: jax.Array) -> jax.Array:
+    """A key [num_views * b] for each row of the encoder's input, from (seed, epoch, instance id, view) alone."""
+    root = jax.random.fold_in(jax.random.key(program.seed, impl="threefry2x32"), _MODEL_KEYS)
+    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    of_instances = fold(jax.random.fold_in(root, epoch), ids)
+    views_of = jnp.arange(program.num_views, dtype=jnp.int32)
+    return jax.vmap(lambda view: jax.vmap(jax.random.fold_in, in_axes=(0, None))(of_instances, view))(views_of).ravel()
+
+
+def _encode_keys(
+    program: Program, state: TrainState, encoder_state: Any, batch: Batch, axis_name: spmd.AxisName
+) -> tuple[Embeddings | None, Any]:
     """The same of the momentum encoder, which nothing carries a gradient to; (None, None) where there is none."""
     if program.encoder_momentum is None:
         return None, None
-    return _encode(program, state, state.estimator["encoder_params"], batch_stats, batch, axis_name)
+    return _encode(program, state, state.estimator["encoder_params"], encoder_state, batch, axis_name=axis_name)
 
 
-def _loss(program, state, parameters, embeddings, keys, batch, axis_name):
-    """Means over all devices of the loss and its parts, and the new averages of this device's instances, if any."""
-    queue, log_average = estimator.queue_of(state.estimator), estimator.log_average_of(state.estimator, batch["id"])
-    parts = regime.values(
-        functools.partial(program.objective, parameters=parameters, queue=queue),
-        objective_lib.Instances(embeddings, batch["id"], batch.get("label"), keys, log_average),
-        contrast_size=program.contrast_size,
+def _loss(
+    program: Program,
+    state: TrainState,
+    parameters: dict[str, jax.Array],
+    embeddings: Embeddings,
+    keys: Embeddings | None,
+    batch: Batch,
+    axis_name: spmd.AxisName,
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Means over all devices of the loss and its parts, and what the loss returned of this device's instances."""
+    shared, remembered = estimator.read_memory(program, state.estimator, batch["id"])
+    parts = regime.map_sets(
+        functools.partial(program.objective, parameters=parameters, shared=shared),
+        Instances(embeddings, batch["id"], batch.get("label"), keys, remembered),
+        contrast_size=program.contrast_size or len(batch["id"]) * spmd.axis_size(axis_name),
         axis_name=axis_name,
     )
-    log_average = parts.pop("log_average", None)
-    return spmd.pmean(jax.tree.map(jnp.mean, parts), axis_name), log_average
+    returned = parts.pop("returned", {})
+    return spmd.pmean(jax.tree.map(jnp.mean, parts), axis_name), returned
 
 
-def _over_pieces(fn, carry, arrays, size):
+def _over_pieces(fn: Callable[[Any, Any], tuple[Any, Any]], carry: Any, arrays: Any, size: int) -> tuple[Any, Any]:
     """`lax.scan` of fn over pieces [size, ...] of arrays [b, ...], the last perhaps smaller; outputs are [b, ...]."""
     whole = jax.tree.leaves(arrays)[0].shape[0] // size * size
     pieces = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), arrays)

@@ -1,7 +1,6 @@
-"""From a loss's name and its hyperparameters to the function that is trained."""
+"""From a loss and its hyperparameters to the function that is trained."""
 
 import dataclasses
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -11,26 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import losses, spmd
+from contrastive_jax.losses import contract
 
-LOSSES: dict[str, Callable[..., Any]] = {
-    "info_nce": losses.info_nce,
-    "simclr": losses.simclr,
-    "dcl": losses.dcl,
-    "dhel": losses.dhel,
-    "siglip": losses.siglip,
-    "spectral": losses.spectral,
-    "kcl": losses.kcl,
-    "align_uniform": losses.align_uniform,
-    "moco": losses.moco,
-    "sogclr": losses.sogclr,
-    "sup_con": losses.sup_con,
-    "multi_view_info_nce": losses.multi_view_info_nce,
-    "multi_view_dhel": losses.multi_view_dhel,
-}
-# Those that are bounded below in what is learnt; DCL and DHEL fall without end as their temperature does.
-LEARNABLE_LOSSES = ("info_nce", "simclr", "siglip")
+LOSSES: dict[str, Callable[..., Any]] = {name: x for name, x in vars(losses).items() if contract.is_declared(x)}
 MAX_SCALE = 100.0
-_CONTRACT = {"ids", "queue_ids", "keys", "axis_name", "implementation"}
 
 
 class Instances(NamedTuple):
@@ -40,118 +23,125 @@ class Instances(NamedTuple):
     ids: Any  # [m] int, instance ids
     labels: Any = None  # [m] int, where the loss needs them
     keys: Any = None  # like views, of the momentum encoder, if there is one
-    log_average: Any = None  # [m], where the loss is an average over past batches
-
-
-class Queue(NamedTuple):
-    """Past embeddings that every instance is compared with."""
-
-    embeddings: Any  # [k, d]
-    ids: Any  # [k] int, the instances they are of
-
-
-def hyperparameters(name: str) -> dict[str, Any]:
-    """A loss's own keyword arguments, with their defaults.
-
-    Example:
-      >>> hyperparameters("dhel")
-      {'temperature': 0.2, 'form': 'mean'}
-    """
-    parameters = inspect.signature(LOSSES[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _CONTRACT}
-
-
-def needs_labels(name: str) -> bool:
-    """Whether a loss compares labels."""
-    return "labels" in inspect.signature(LOSSES[name]).parameters
-
-
-def takes_many_views(name: str) -> bool:
-    """Whether a loss takes any number of views, rather than two."""
-    return "views" in inspect.signature(LOSSES[name]).parameters
-
-
-def shapes(name: str, num_views: int) -> tuple[Instances, Queue | None]:
-    """Two instances and a queue as a loss sees them, in shapes alone."""
-    embeddings, numbers = jax.ShapeDtypeStruct((2, 2), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
-    averages = jax.ShapeDtypeStruct((2,), jnp.float32) if name == "sogclr" else None
-    instances = Instances((embeddings,) * num_views, ids=numbers, labels=numbers, log_average=averages)
-    return instances, Queue(embeddings, numbers) if name == "moco" else None
+    remembered: Any = None  # {name: [m]}, arguments that the loss's memory holds of each instance
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """loss + weight * VRNS, instance by instance: the function that is trained, which also tells its parts.
+    r"""loss + weight * VRNS, instance by instance: the function that is trained, which also tells its parts.
 
     With `learnable` the scale of the similarities is learnt through its logarithm: `siglip`'s scale is exp(log_scale),
     beside its bias, and the temperature of `info_nce` and `simclr` is exp(-log_scale). They start from `kwargs`, or
     from the loss's defaults.
+
+    Args:
+      loss: `f(u, v, *, ids, axis_name, ...) -> [m]`, or one that `losses.contract.declare` says more of.
+      kwargs: its hyperparameters; those left out keep the loss's defaults.
+      vrns_weight: of `losses.vrns`.
+      num_instances: n, the size of the training set.
+      learnable: whether the hyperparameters that the loss declares learnable are learnt.
+
+    Raises:
+      ValueError: if num_instances is missing where VRNS or the loss's memory depends on it.
+
+    Example:
+      >>> u, v = jax.random.normal(jax.random.key(0), (2, 8, 16))
+      >>> parts = Objective(losses.dhel, {"temperature": 0.5})(Instances((u, v), jnp.arange(8)))
+      >>> parts["loss"].shape
+      (8,)
     """
 
-    name: str
-    kwargs: Mapping[str, Any]
-    vrns_weight: float
-    num_instances: int
+    loss: Callable[..., Any]
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    vrns_weight: float = 0.0
+    num_instances: int | None = None
     learnable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_instances is None and (self.vrns_weight or self.needs.memory):
+            what = "VRNS" if self.vrns_weight else self.name
+            raise ValueError(f"num_instances: expected the size of the training set, which {what} needs, got None.")
+
+    @property
+    def name(self) -> str:
+        """The name that the loss is logged under."""
+        return contract.name_of(self.loss)
+
+    @property
+    def needs(self) -> contract.Needs:
+        """What the loss needs of a step."""
+        return contract.needs_of(self.loss)
 
     def parameters(self) -> dict[str, jax.Array]:
         """What is learnt of the loss, float32 scalars, at its start: `log_scale`, and a `bias`; nothing by default."""
         if not self.learnable:
             return {}
-        start = {**hyperparameters(self.name), **self.kwargs}
-        log_scale = math.log(start["scale"]) if "scale" in start else -math.log(start["temperature"])
-        learnt = {"log_scale": log_scale} | {name: start[name] for name in ("bias",) if name in start}
-        return {name: jnp.float32(value) for name, value in learnt.items()}
+        start = {**contract.hyperparameters(self.loss), **self.kwargs}
+        log_scale = math.log(start["scale"]) if "scale" in self.needs.learnable else -math.log(start["temperature"])
+        others = {name: start[name] for name in self.needs.learnable if name not in ("scale", "temperature")}
+        return {name: jnp.float32(value) for name, value in {"log_scale": log_scale, **others}.items()}
 
     def __call__(
         self,
         instances: Instances,
         parameters: Mapping[str, jax.Array] | None = None,
-        queue: Queue | None = None,
+        shared: Mapping[str, jax.Array] | None = None,
         *,
         axis_name: spmd.AxisName = None,
-    ) -> dict[str, jax.Array]:
-        """Values [m] of the whole, `"loss"`, and of its parts, by name; `sogclr`'s new `"log_average"` [m] besides.
+    ) -> dict[str, Any]:
+        """Values [m] of the whole, `"loss"`, and of its parts, by name; what the loss returns besides, `"returned"`.
 
         Args:
           instances: this device's share; of more than two views, VRNS is the mean over all pairs of them.
           parameters: what is learnt, of the structure of `parameters()`.
-          queue: where the loss has one.
+          shared: arguments of the loss that all instances share, from its memory.
           axis_name: compare with the instances of all devices along this mapped axis.
+
+        Raises:
+          ValueError: if the loss does not return one value for each instance.
         """
         options = {"ids": instances.ids, "axis_name": axis_name}
-        kwargs = {**self.kwargs, **_learnt_kwargs(self.name, parameters)}
-        contrastive, kept = self._contrastive(instances, queue, kwargs | options)
-        parts = {"loss": contrastive, self.name: contrastive, **kept}
-        if self.vrns_weight:
+        values, returned = self._evaluate(instances, parameters, shared, options)
+        parts = {self.name: values, "loss": values}
+        if self.vrns_weight and self.num_instances:
             pairs = itertools.combinations(instances.views, 2)
             each = [losses.vrns(u, v, num_instances=self.num_instances, **options) for u, v in pairs]
             parts["vrns"] = jnp.mean(jnp.stack(each), axis=0)
-            parts["loss"] = contrastive + self.vrns_weight * parts["vrns"]
-        return parts
+            parts["loss"] = values + self.vrns_weight * parts["vrns"]
+        return parts | ({"returned": returned} if returned else {})
 
-    def _contrastive(self, instances, queue, kwargs):
-        """The loss's values, and what it keeps of each instance for the instance's next batch, by name."""
-        loss = LOSSES[self.name]
-        if takes_many_views(self.name):
-            return loss(jnp.stack(instances.views), **kwargs), {}
-        u, v = instances.views
-        if queue is not None:
-            return loss(u, v, queue.embeddings, queue_ids=queue.ids, keys=instances.keys, **kwargs), {}
-        if instances.log_average is not None:
-            values, log_average = loss(u, v, instances.log_average, **kwargs)
-            return values, {"log_average": log_average}
-        labels = (instances.labels,) if needs_labels(self.name) else ()
-        return loss(u, v, *labels, **kwargs), {}
+    def _evaluate(
+        self,
+        instances: Instances,
+        parameters: Mapping[str, jax.Array] | None,
+        shared: Mapping[str, jax.Array] | None,
+        options: Mapping[str, Any],
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss's values [m], and what it returns beside them, by name."""
+        needs = self.needs
+        kwargs = {**self.kwargs, **options, **(shared or {}), **(instances.remembered or {})}
+        kwargs |= _from_learnt(needs, parameters)
+        kwargs |= {"labels": instances.labels} if needs.labels else {}
+        kwargs |= {"keys": instances.keys} if instances.keys is not None else {}
+        views = (jnp.stack(instances.views),) if needs.many_views else instances.views
+        found = self.loss(*views, **kwargs)
+        values, *others = found if needs.memory and needs.memory.returns else (found,)
+        shape = instances.ids.shape
+        if jnp.shape(values) != shape:
+            raise ValueError(
+                f"loss {self.name!r}: expected one value for each pair, of shape {shape}, got {jnp.shape(values)}; "
+                "return them unreduced."
+            )
+        return values, dict(zip(needs.memory.returns, others, strict=True)) if needs.memory else {}
 
 
-def _learnt_kwargs(name: str, parameters: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:
+def _from_learnt(needs: contract.Needs, parameters: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:
     """The hyperparameters of a loss that learnt parameters stand for."""
     if not parameters:
         return {}
-    if "scale" in hyperparameters(name):
-        return {"scale": jnp.exp(parameters["log_scale"]), "bias": parameters["bias"]}
-    return {"temperature": jnp.exp(-parameters["log_scale"])}
+    others = {name: x for name, x in parameters.items() if name != "log_scale"}
+    scale = parameters["log_scale"]
+    return others | ({"scale": jnp.exp(scale)} if "scale" in needs.learnable else {"temperature": jnp.exp(-scale)})
 
 
 def describe_learnt(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -1,23 +1,24 @@
 """Optimisers and learning-rate schedules, all of them Optax's."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-OPTIMIZERS = ("sgd", "lars", "adamw")
+Schedule = Callable[[jax.Array], jax.Array]
 
 
 def learning_rate_schedule(
-    learning_rate: float, *, batch_size: int, steps_per_epoch: int, warmup_epochs: float, epochs: int, decay: str
-) -> Callable[[jax.Array], jax.Array]:
-    """Linear warm-up to `learning_rate` x batch_size / 256, then a cosine to zero, or constant.
+    learning_rate: float, *, update_size: int, steps_per_epoch: int, warmup_epochs: float, epochs: int, decay: str
+) -> Schedule:
+    """Linear warm-up to `learning_rate` x update_size / 256, then a cosine to zero, or constant.
 
     Args:
-      learning_rate: for a batch of 256.
-      batch_size: of all devices.
-      steps_per_epoch: batches in an epoch.
+      learning_rate: for a step of 256 instances.
+      update_size: instances of a step, over all devices.
+      steps_per_epoch: steps in an epoch.
       warmup_epochs: epochs of linear warm-up; may be a fraction.
       epochs: epochs in all.
       decay: `"cosine"` or `"constant"`.
@@ -25,7 +26,7 @@ def learning_rate_schedule(
     Returns:
       step -> learning rate.
     """
-    peak = learning_rate * batch_size / 256
+    peak = learning_rate * update_size / 256
     warmup, total = round(warmup_epochs * steps_per_epoch), epochs * steps_per_epoch
     after = optax.constant_schedule(peak)
     if decay == "cosine":
@@ -33,35 +34,36 @@ def learning_rate_schedule(
     return optax.join_schedules([optax.linear_schedule(0.0, peak, max(1, warmup)), after], [warmup])
 
 
-def create(
-    name: str, schedule: Callable[[jax.Array], jax.Array], *, momentum: float, weight_decay: float
-) -> optax.GradientTransformation:
-    """SGD with momentum, LARS, or AdamW.
+def sgd(schedule: Schedule, *, momentum: float = 0.9, weight_decay: float = 1e-4) -> optax.GradientTransformation:
+    """SGD with momentum. Weight decay is added to the gradient, as in PyTorch and so in the papers' code.
 
-    Weight decay is added to SGD's gradient, as in PyTorch and so in the papers' code. LARS leaves vectors (biases and
-    normalisation) without decay and without adaptation, as SimCLR does, and AdamW leaves them without decay. Scalars,
-    such as a loss's learnt scale, have neither under any of the three.
+    Scalars, such as a loss's learnt scale, are not decayed, by this or by any other optimiser here.
     """
-    match name:
-        case "sgd":
-            decay = optax.add_decayed_weights(weight_decay, mask=_is_array)
-            return optax.chain(decay, optax.sgd(schedule, momentum=momentum))
-        case "lars":
-            return optax.lars(
-                schedule,
-                weight_decay=weight_decay,
-                weight_decay_mask=_is_matrix,
-                trust_ratio_mask=_is_matrix,
-                momentum=momentum,
-            )
-        case "adamw":
-            return optax.adamw(schedule, weight_decay=weight_decay, mask=_is_matrix)
-    raise ValueError(f"optimizer {name!r} is unknown; give one of {', '.join(map(repr, OPTIMIZERS))}.")
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask=_is_array), optax.sgd(schedule, momentum=momentum))
 
 
-def _is_array(params):
+def lars(schedule: Schedule, *, momentum: float = 0.9, weight_decay: float = 1e-4) -> optax.GradientTransformation:
+    """LARS. Vectors (biases and normalisation) have neither decay nor adaptation, as in SimCLR."""
+    return optax.lars(
+        schedule,
+        weight_decay=weight_decay,
+        weight_decay_mask=_is_matrix,
+        trust_ratio_mask=_is_matrix,
+        momentum=momentum,
+    )
+
+
+def adamw(schedule: Schedule, *, weight_decay: float = 1e-4) -> optax.GradientTransformation:
+    """AdamW. Vectors are not decayed."""
+    return optax.adamw(schedule, weight_decay=weight_decay, mask=_is_matrix)
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd, "lars": lars, "adamw": adamw}
+
+
+def _is_array(params: Any) -> Any:
     return jax.tree.map(lambda x: jnp.ndim(x) > 0, params)
 
 
-def _is_matrix(params):
+def _is_matrix(params: Any) -> Any:
     return jax.tree.map(lambda x: jnp.ndim(x) > 1, params)

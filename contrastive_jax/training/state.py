@@ -1,13 +1,13 @@
 """What a training step is given: all that never changes during a run, and all that does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
 from contrastive_jax.data import views
-from contrastive_jax.training import objective as objective_lib
+from contrastive_jax.training.objective import Objective
 
 
 class Params(NamedTuple):
@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
 
     step: Any  # [] int32, steps taken
     params: Params
-    batch_stats: Any
+    model_state: Any  # of the model, all but its parameters: running statistics, the roots of its random numbers, ...
     opt_state: Any
     estimator: dict[str, Any]  # of a small-batch estimator, see `estimator`; empty for the other losses
     skipped: Any  # [] int32, steps whose update was dropped because the loss or its gradient was not finite
@@ -34,20 +34,21 @@ class Program(NamedTuple):
 
     graphdef: Any
     optimizer: optax.GradientTransformation
-    schedule: Callable[[jax.Array], jax.Array]
-    objective: objective_lib.Objective
+    objective: Objective
     view_config: views.ViewConfig
-    num_views: int
-    pass_size: int  # instances encoded at once, over all devices; a larger batch is encoded in pieces
-    contrast_size: int
-    steps_per_epoch: int
-    seed: int
-    skip_nonfinite: bool  # drop the update of a step whose loss or gradient is not finite
-    num_bins: int  # 0: the distribution of similarities is not computed
-    queue_shape: tuple[int, int]  # past embeddings that moco keeps, and their dimensions
-    encoder_momentum: float | None  # of moco's momentum encoder; None: there is none
+    batch_size: int | None = None  # instances encoded at once, over all devices; None: all of a step
+    contrast_size: int | None = None  # instances compared with each other; None: all of a step
+    num_views: int = 2
+    schedule: Callable[[jax.Array], jax.Array] | None = None  # step -> learning rate, to be logged
+    steps_per_epoch: int = 1
+    seed: int = 0
+    skip_nonfinite: bool = False  # drop the update of a step whose loss or gradient is not finite
+    metrics: Mapping[str, Callable[..., Any]] = {}  # what is logged besides, see `measure`
+    dimensions: int = 0  # of an embedding, for a loss with a queue
+    queue_size: int = 0
+    encoder_momentum: float | None = None  # of the momentum encoder; None: there is none
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The fields of a batch that a step reads."""
-        return ("image", "id", "label") if objective_lib.needs_labels(self.objective.name) else ("image", "id")
+        return ("image", "id", "label") if self.objective.needs.labels else ("image", "id")

@@ -8,21 +8,20 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import spmd
-from contrastive_jax.training import estimator, gradient, regime
+from contrastive_jax.training import estimator, gradient
+from contrastive_jax.training import measure as measure_lib
 from contrastive_jax.training import objective as objective_lib
-from contrastive_jax.training.state import Params as Params
-from contrastive_jax.training.state import Program as Program
-from contrastive_jax.training.state import TrainState as TrainState
+from contrastive_jax.training.state import Params, Program, TrainState
 
 MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
 
 
-def init(program: Program, model_params: Any, batch_stats: Any) -> TrainState:
+def init(program: Program, model_params: Any, model_state: Any) -> TrainState:
     """The state before the first step."""
     params = Params(model_params, program.objective.parameters())
-    opt_state, estimated = program.optimizer.init(params), estimator.init(program, model_params, batch_stats)
+    opt_state, estimated = program.optimizer.init(params), estimator.init(program, model_params, model_state)
     zero = jnp.zeros([], jnp.int32)
-    return TrainState(zero, params, batch_stats, opt_state, estimated, skipped=zero, skipped_in_a_row=zero)
+    return TrainState(zero, params, model_state, opt_state, estimated, skipped=zero, skipped_in_a_row=zero)
 
 
 def train_step(
@@ -30,9 +29,9 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Take one step of gradient descent on this device's share of a batch.
 
-    Runs unchanged under `shard_map` and `pmap`. Views depend on (seed, epoch, instance id, view) alone, statistics are
-    those of the whole batch, and the gradient is that of the mean loss of all devices, so the new state is the same on
-    any number of devices, to rounding.
+    Runs unchanged under `shard_map` and `pmap`, and outside a mapped axis. Views depend on (seed, epoch, instance id,
+    view) alone, statistics are those of the whole batch, and the gradient is that of the mean loss of all devices, so
+    the new state is the same on any number of devices, to rounding.
 
     Args:
       program: what never changes.
@@ -42,45 +41,47 @@ def train_step(
       axis_name: the mapped axis; None outside one.
 
     Returns:
-      (new state, metrics), both the same on every device. Metrics: scalars `loss`, its parts by name, `learning_rate`,
-      `gradient_norm`, `parameter_norm` after the step, what is learnt of the loss (`scale`, `bias`) as the step used
-      it, `skipped` and `skipped_in_a_row` where updates that are not finite are dropped, and the
-      `SimilarityDistribution` of the whole batch under `distribution`: that of the first two views, since all views of
-      an instance are drawn alike.
+      (new state, metrics), both the same on every device. Metrics: scalars `loss`, its parts by name, `learning_rate`
+      where a schedule is known, `gradient_norm`, `parameter_norm` after the step, what is learnt of the loss (`scale`,
+      `bias`) as the step used it, `skipped` and `skipped_in_a_row` where updates that are not finite are dropped, and
+      what the program's own metrics found (see `measure`).
     """
     devices = spmd.axis_size(axis_name)
-    batch_size = batch["id"].shape[0] * devices
-    gradient_of = gradient.direct if batch_size <= program.pass_size else gradient.cached
-    grads, (metrics, batch_stats, embeddings, fresh) = gradient_of(program, state, batch, axis_name)
+    update_size = batch["id"].shape[0] * devices
+    batch_size = program.batch_size or update_size
+    gradient_of = gradient.compute_in_one_pass if update_size <= batch_size else gradient.compute_in_pieces
+    positions = gradient.layout(update_size, batch_size, devices)
+    grads, (metrics, model_state, embeddings, fresh) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-    metrics |= {"learning_rate": program.schedule(state.step - state.skipped), "gradient_norm": optax.tree.norm(grads)}
-    metrics |= objective_lib.describe_learnt(state.params.loss)
-    if program.num_bins:
-        u, v, *_ = embeddings
-        metrics["distribution"] = regime.distribution(
-            u, v, batch["id"], contrast_size=program.contrast_size, num_bins=program.num_bins, axis_name=axis_name
-        )
     params = optax.apply_updates(state.params, updates)
     params = params._replace(loss=objective_lib.clip_scale(params.loss))
-    metrics["parameter_norm"] = optax.tree.norm(params)
+    metrics |= {"gradient_norm": optax.tree.norm(grads), "parameter_norm": optax.tree.norm(params)}
+    if program.schedule is not None:
+        metrics["learning_rate"] = program.schedule(state.step - state.skipped)
+    metrics |= objective_lib.describe_learnt(state.params.loss)
     estimated = estimator.update(
         program,
         state.estimator,
         fresh,
         batch["id"],
         model_params=params.model,
-        positions=gradient.layout(batch_size, program.pass_size, devices),
+        positions=positions,
         axis_name=axis_name,
     )
-    taken = state._replace(params=params, batch_stats=batch_stats, opt_state=opt_state, estimator=estimated)
+    taken = state._replace(params=params, model_state=model_state, opt_state=opt_state, estimator=estimated)
     if program.skip_nonfinite:
         taken, counts = _skip_nonfinite(taken, state, metrics)
         metrics |= counts
-    return taken._replace(step=state.step + 1), metrics
+    found = measure_lib.measure(program.metrics, state, embeddings, batch, positions=positions, axis_name=axis_name)
+    if taken_names := sorted(metrics.keys() & found.keys()):
+        raise ValueError(f"logged numbers: expected a name of its own, got {taken_names[0]!r}, which the step logs.")
+    return taken._replace(step=state.step + 1), metrics | found
 
 
-def _skip_nonfinite(taken, before, metrics) -> tuple[TrainState, dict[str, jax.Array]]:
+def _skip_nonfinite(
+    taken: TrainState, before: TrainState, metrics: Mapping[str, jax.Array]
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after a step, all of it that before where the step is not finite, and the counts."""
     finite = jnp.stack([jnp.isfinite(metrics[name]) for name in MUST_BE_FINITE]).all()
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, before)

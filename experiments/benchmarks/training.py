@@ -37,7 +37,7 @@ def resnet18_32_job():
     """ResNet-18 at 32x32, batch 256: the CIFAR preset on random pixels, which take as long as real ones."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (512, 32, 32, 3), np.uint8)
-    return cifar10.get_config(), sources.ArraySource("random", images, np.arange(512) % 10, num_classes=10)
+    return cifar10.get_config(), sources.ArraySource(images, np.arange(512) % 10, name="random")
 
 
 JOBS = {"digits": digits_job, "resnet18_32": resnet18_32_job}
@@ -57,7 +57,7 @@ def torch_stepper(config, source):
 
     def step(k):
         start = time.perf_counter()
-        take(source.take(order.indices(k))[0])
+        take(source.take(order.indices(k)))
         return time.perf_counter() - start
 
     return step
@@ -92,7 +92,7 @@ def stepper(config, source, distribution):
         nonlocal state
         indices = order.indices(k)
         start = time.perf_counter()
-        batch = mapped.place_batch({"image": source.take(indices)[0], "id": indices.astype(np.int32)})
+        batch = mapped.place_batch({"image": source.take(indices), "id": indices.astype(np.int32)})
         state, outputs = mapped.step(state, batch)
         outputs = jax.device_get(mapped.read(outputs))
         logs.record(k, outputs, epoch=0, num_instances=len(source), contrast_size=config.batch_size)

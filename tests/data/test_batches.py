@@ -9,17 +9,17 @@ from contrastive_jax.data import batches, sources
 from contrastive_jax.errors import SourceError
 
 
-def order_of(num_instances=23, batch_size=5, seed=0, partition="reshuffled"):
-    return batches.BatchOrder(num_instances, batch_size, seed, partition)
+def order_of(num_instances=23, update_size=5, seed=0, partition="reshuffled"):
+    return batches.BatchOrder(num_instances, update_size, seed, partition)
 
 
 def source_of(num_instances=23):
     images = np.arange(num_instances, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    return sources.ArraySource("numbers", images, np.arange(num_instances) % 3, num_classes=3)
+    return sources.ArraySource(images, np.arange(num_instances) % 3, name="numbers")
 
 
 class Unreadable:
-    name, image_shape, num_classes = "unreadable", (2, 2, 1), 1
+    image_shape = (2, 2, 1)
 
     def __len__(self):
         return 23
@@ -63,17 +63,17 @@ def test_fixed_keeps_its_batches_and_reshuffled_does_not():
 
 
 def test_the_whole_training_set_may_be_one_batch():
-    order = order_of(batch_size=23)
+    order = order_of(update_size=23)
     assert order.steps_per_epoch == 1
     assert sorted(order.indices(2)) == list(range(23))
 
 
 def test_bad_orders_are_refused():
-    with pytest.raises(ValueError, match="batch_size is 24 and the training set has 23 instances"):
-        order_of(batch_size=24)
-    with pytest.raises(ValueError, match="from 1 to 23"):
-        order_of(batch_size=0)
-    with pytest.raises(ValueError, match=r"'shuffled'; wanted one of reshuffled, fixed"):
+    with pytest.raises(ValueError, match="update_size: expected from 1 to 23, the size of the training set, got 24"):
+        order_of(update_size=24)
+    with pytest.raises(ValueError, match=r"expected from 1 to 23.*got 0"):
+        order_of(update_size=0)
+    with pytest.raises(ValueError, match="partition: expected one of reshuffled, fixed, got 'shuffled'"):
         order_of(partition="shuffled")
 
 
@@ -98,7 +98,7 @@ def test_iterate_reads_the_order_from_any_step():
 
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_the_processes_parts_make_the_whole_batch(process_count):
-    source, order = source_of(), order_of(batch_size=8)
+    source, order = source_of(), order_of(update_size=8)
     whole = batches.iterate(source, order, start=1, stop=5)
     parts = [
         batches.iterate(source, order, start=1, stop=5, process_index=index, process_count=process_count)
@@ -111,9 +111,9 @@ def test_the_processes_parts_make_the_whole_batch(process_count):
 
 
 def test_iterate_refuses_before_it_reads():
-    with pytest.raises(ValueError, match="batch_size 5 cannot be shared equally by 2 processes"):
+    with pytest.raises(ValueError, match="expected an update_size that 2 processes share equally, got 5"):
         batches.iterate(source_of(), order_of(), start=0, stop=1, process_count=2)
-    with pytest.raises(ValueError, match="over 23 instances, but numbers has 20"):
+    with pytest.raises(ValueError, match="expected an order over the 20 images of numbers, got one over 23"):
         batches.iterate(source_of(20), order_of(), start=0, stop=1)
 
 

@@ -277,11 +277,13 @@ def test_hue_alone_keeps_the_value(small):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"flip": 1.5}, "flip is 1.5; wanted a probability"),
-        ({"hue": 0.6}, "hue is 0.6; wanted a strength in"),
-        ({"crop_scale": (0.5, 0.2)}, r"crop_scale is \(0.5, 0.2\)"),
-        ({"size": 0}, "size is 0"),
-        ({"std": (1.0, 0.0, 1.0)}, "std is"),
+        ({"flip": 1.5}, r"flip: expected a probability in \[0, 1\], got 1.5"),
+        ({"hue": 0.6}, r"hue: expected a strength in \[0, 0.5\], got 0.6"),
+        ({"crop_scale": (0.5, 0.2)}, r"crop_scale: expected 0 < least <= greatest <= 1.0, got \(0.5, 0.2\)"),
+        ({"size": 0, "flip": 2}, "size: expected at least 1 pixel, got 0; flip: expected"),
+        ({"std": (1.0, 0.0, 1.0)}, r"std: expected positive numbers, got \(1.0, 0.0, 1.0\)"),
+        ({"std": float("nan")}, "std: expected positive numbers, got nan"),
+        ({"mean": float("inf")}, "mean: expected finite numbers, got inf"),
     ],
 )
 def test_bad_configurations_are_refused(changes, message):
@@ -292,12 +294,15 @@ def test_bad_configurations_are_refused(changes, message):
 def test_bad_images_are_refused():
     ids = np.arange(2, dtype=np.int32)
     for images in (np.zeros((2, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8), np.zeros((2, 4, 4, 2), np.uint8)):
-        with pytest.raises(ValueError, match=r"wanted uint8 \[b, H, W, C\]"):
+        with pytest.raises(ValueError, match=r"expected uint8 \[b, h, w, c\]"):
             views.random_views(images, ids, seed=0, epoch=0, config=FULL)
-        with pytest.raises(ValueError, match=r"wanted uint8 \[b, H, W, C\]"):
+        with pytest.raises(ValueError, match=r"expected uint8 \[b, h, w, c\]"):
             views.plain_view(images, config=FULL)
-    with pytest.raises(ValueError, match="one id for each image"):
+    with pytest.raises(ValueError, match=r"ids: expected one for each of the \d+ images"):
         views.random_views(images_of(3, 4, 4, 1), ids, seed=0, epoch=0, config=FULL)
+    config = replace(FULL, mean=(0.4, 0.4, 0.4))
+    with pytest.raises(ValueError, match="mean: expected 1 number or one for each of 1 channels, got 3"):
+        views.random_views(images_of(2, 4, 4, 1), ids, seed=0, epoch=0, config=config)
 
 
 @pytest.mark.parametrize(("count", "channels"), [(20, 1), (5, 3)])

@@ -90,7 +90,7 @@ def embed(workdir, split, trained):
     job = job_lib.prepare(config(), workdir)
     state = final_state(workdir, config()) if trained else job.initial
     source = getattr(job, split)
-    images, _ = source.take(np.arange(len(source)))
+    images = source.take(np.arange(len(source)))
 
     @jax.jit
     def project(state, images, ids):

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax import models, pairwise, spmd
+from contrastive_jax import losses, models, pairwise, spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.training import estimator, gradient, objective
 from contrastive_jax.training import step as step_lib
-from tests.jobs.support import config
+from tests.jobs.support import build, config
 from tests.losses import oracles
 from tests.losses.table import averages
 from tests.training.test_gradient import Model
@@ -23,7 +22,7 @@ BATCH, QUEUE, STEPS, MOMENTUM = 40, 70, 6, 0.6
 ESTIMATORS = {
     "moco": {"estimator.queue_size": QUEUE, "estimator.encoder_momentum": MOMENTUM},
     "moco_without_encoder": {"estimator.queue_size": QUEUE},
-    "sogclr": {"loss.kwargs.gamma": 0.5},
+    "sogclr": {"loss.kwargs.update_weight": 0.5},
 }
 IN_SETS = {"contrast_size": 20, "vrns_weight": 3.0}  # which straddle the borders of four devices
 ESTIMATORS |= {f"{name}_in_sets": ESTIMATORS[name] | IN_SETS for name in ("moco", "sogclr")}
@@ -44,13 +43,13 @@ def prepare(name, pass_size=BATCH):
     options = {"batch_size": BATCH, "loss.name": name.split("_")[0], "optimizer.warmup_epochs": 0.0}
     job, source = config(**cheaper, **options, **ESTIMATORS[name]), sources.load("digits", split="train")
     order = batches.BatchOrder(len(source), BATCH, 0, "reshuffled")
-    program, _ = job_lib.build(job, source, order)
-    graphdef, params, batch_stats = models.functional(Model(normalised=name in NORMALISED))
-    program = program._replace(graphdef=graphdef, pass_size=pass_size, queue_shape=(QUEUE, 8))
-    state = step_lib.init(program, params, batch_stats)
+    program, _ = build(job, source, order)
+    graphdef, params, model_state = models.functional(Model(normalised=name in NORMALISED))
+    program = program._replace(graphdef=graphdef, batch_size=pass_size, dimensions=8)
+    state = step_lib.init(program, params, model_state)
     if name.startswith("sogclr"):  # as if some instances had been seen
         log_average = jnp.asarray(averages(len(source))["log_average"], jnp.float32)
-        state = state._replace(estimator={"log_average": log_average})
+        state = state._replace(estimator={"memory": {"log_average": log_average}})
     return program, order, state
 
 
@@ -72,7 +71,7 @@ def take_steps(name, state, parallelism="shard_map", devices=1, pass_size=BATCH)
     placed, states = mapped.place_state(state), []
     for k in range(int(state.step), STEPS):
         indices = order.indices(k)[positions]
-        batch = {"image": source.take(indices)[0], "id": indices.astype(np.int32)}
+        batch = {"image": source.take(indices), "id": indices.astype(np.int32)}
         placed, _ = mapped.step(placed, mapped.place_batch(batch))
         states.append(jax.tree.map(np.array, mapped.read(placed)))
     return states
@@ -95,7 +94,7 @@ def train(name, **options):
 )
 def test_devices_and_pieces_change_nothing(name, other):
     want, got = train(name)[-1], train(name, **other)[-1]
-    for part in ("params", "batch_stats", "estimator"):
+    for part in ("params", "model_state", "estimator"):
         close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
         jax.tree.map(close, getattr(got, part), getattr(want, part))
 
@@ -117,13 +116,13 @@ def test_resumed_equals_uninterrupted(name, tmp_path):
 def test_the_start():
     program, _, state = prepare("moco")
     start, other = state.estimator, estimator.init(program._replace(seed=1), None, None)
-    np.testing.assert_allclose(np.linalg.norm(start["queue"], axis=1), 1, rtol=1e-5)
-    assert not np.allclose(start["queue"], other["queue"])
-    np.testing.assert_array_equal(start["queue_ids"], np.full(QUEUE, -1))
+    np.testing.assert_allclose(np.linalg.norm(start["memory"]["queue"], axis=1), 1, rtol=1e-5)
+    assert not np.allclose(start["memory"]["queue"], other["memory"]["queue"])
+    np.testing.assert_array_equal(start["memory"]["queue_ids"], np.full(QUEUE, -1))
     jax.tree.map(np.testing.assert_array_equal, start["encoder_params"], state.params.model)
     of_sogclr = estimator.init(prepare("sogclr")[0], None, None)
-    np.testing.assert_array_equal(of_sogclr["log_average"], np.full(1437, -np.inf))
-    simclr = program._replace(objective=objective.Objective("simclr", {}, 0.0, 1437))
+    np.testing.assert_array_equal(of_sogclr["memory"]["log_average"], np.full(1437, -np.inf))
+    simclr = program._replace(objective=objective.Objective(losses.simclr, {}, 0.0, 1437))
     assert estimator.init(simclr, None, None) == {}
 
 
@@ -135,8 +134,8 @@ def test_the_queue_is_filled_in_the_order_of_the_batches():
         for i in order.indices(k):
             ids[position % QUEUE] = i
             position += 1
-        np.testing.assert_array_equal(state.estimator["queue_ids"], ids)
-        assert state.estimator["position"] == position % QUEUE
+        np.testing.assert_array_equal(state.estimator["memory"]["queue_ids"], ids)
+        assert state.estimator["memory"]["position"] == position % QUEUE
 
 
 @functools.cache
@@ -146,14 +145,14 @@ def encode():
 
     def embeddings(params, step, images, ids):
         batch = {"image": images, "id": ids}
-        return gradient._encode(program, state._replace(step=step), params, state.batch_stats, batch, None)[0]
+        return gradient._encode(program, state._replace(step=step), params, state.model_state, batch, axis_name=None)[0]
 
     return jax.jit(embeddings)
 
 
 def batch_of(order, step):
     ids = order.indices(step).astype(np.int32)
-    return sources.load("digits", split="train").take(ids)[0], ids
+    return sources.load("digits", split="train").take(ids), ids
 
 
 def test_keys_are_those_of_the_momentum_encoder_and_follow_the_parameters():
@@ -163,18 +162,20 @@ def test_keys_are_those_of_the_momentum_encoder_and_follow_the_parameters():
         want = jax.tree.map(lambda a, b: MOMENTUM * a + (1 - MOMENTUM) * b, old, after.params.model)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), new, want)
         keys, embeddings = (encode()(params, k, *batch_of(order, k))[1] for params in (old, before.params.model))
-        slots = (before.estimator["position"] + np.arange(BATCH)) % QUEUE
-        np.testing.assert_allclose(after.estimator["queue"][slots], pairwise.normalize(keys), rtol=1e-4, atol=1e-5)
+        slots = (before.estimator["memory"]["position"] + np.arange(BATCH)) % QUEUE
+        np.testing.assert_allclose(
+            after.estimator["memory"]["queue"][slots], pairwise.normalize(keys), rtol=1e-4, atol=1e-5
+        )
     assert not np.allclose(keys, embeddings, atol=1e-3)
 
 
 def test_without_a_momentum_encoder_the_embeddings_are_the_keys():
     _, order, state = prepare("moco_without_encoder")
-    after = train("moco_without_encoder")[1].estimator
-    assert after.keys() == state.estimator.keys() == {"queue", "queue_ids", "position"}
+    after, before = train("moco_without_encoder")[1].estimator["memory"], state.estimator["memory"]
+    assert state.estimator.keys() == {"memory"} and after.keys() == before.keys() == {"queue", "queue_ids", "position"}
     keys = encode()(state.params.model, 0, *batch_of(order, 0))[1]
     np.testing.assert_allclose(after["queue"][:BATCH], pairwise.normalize(keys), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(after["queue"][BATCH:], state.estimator["queue"][BATCH:])
+    np.testing.assert_array_equal(after["queue"][BATCH:], before["queue"][BATCH:])
 
 
 @pytest.mark.parametrize(
@@ -186,9 +187,9 @@ def test_averages_are_kept_by_instance(name, size, options):
     for k, (before, after) in enumerate(itertools.pairwise(train(name, **options))):
         images, ids = batch_of(order, k)
         u, v = encode()(before.params.model, k, images, ids)
-        want = np.array(before.estimator["log_average"])
+        want = np.array(before.estimator["memory"]["log_average"])
         for part in (slice(i, i + size) for i in range(0, BATCH, size)):
             old = want[ids[part]]
             assert 0 < np.isneginf(old).sum() < size
             want[ids[part]] = oracles.sogclr_averages(u[part], v[part], ids[part], old, 0.2, 0.5)
-        np.testing.assert_allclose(after.estimator["log_average"], want, rtol=1e-4)
+        np.testing.assert_allclose(after.estimator["memory"]["log_average"], want, rtol=1e-4)

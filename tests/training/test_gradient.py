@@ -11,11 +11,10 @@ from jax.sharding import PartitionSpec
 
 from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.models import BatchNorm
 from contrastive_jax.training import gradient
 from contrastive_jax.training import step as step_lib
-from tests.jobs.support import config
+from tests.jobs.support import build, config
 from tests.mappings import MAPPINGS
 
 BATCH = 40
@@ -38,17 +37,17 @@ class Model(nnx.Module):
 def instances():
     source = sources.load("digits", split="train")
     order = batches.BatchOrder(len(source), BATCH, seed=0, partition="reshuffled")
-    images, labels = source.take(order.indices(0))
+    images, labels = source.take(order.indices(0)), source.labels[order.indices(0)]
     return {"image": images, "label": labels, "id": order.indices(0).astype(np.int32)}
 
 
 def program_and_state(pass_size, normalised, **overrides):
     job = config(**{"batch_size": 16, "contrast_size": BATCH, **overrides})
     source = sources.load("digits", split="train")
-    program, _ = job_lib.build(job, source, batches.BatchOrder(len(source), BATCH, 0, "reshuffled"))
-    graphdef, params, batch_stats = models.functional(Model(normalised=normalised))
-    program = program._replace(graphdef=graphdef, pass_size=pass_size)
-    return program, step_lib.init(program, params, batch_stats)
+    program, _ = build(job, source, batches.BatchOrder(len(source), BATCH, 0, "reshuffled"))
+    graphdef, params, model_state = models.functional(Model(normalised=normalised))
+    program = program._replace(graphdef=graphdef, batch_size=pass_size)
+    return program, step_lib.init(program, params, model_state)
 
 
 def take_gradient(pass_size, devices=1, mapping="shard_map", normalised=False, **overrides):
@@ -56,19 +55,19 @@ def take_gradient(pass_size, devices=1, mapping="shard_map", normalised=False, *
     program, state = program_and_state(pass_size, normalised, **overrides)
     positions = gradient.layout(BATCH, pass_size, devices)
     batch = {name: x[positions] for name, x in instances().items() if name in program.inputs}
-    of_batch = gradient.direct if pass_size >= BATCH else gradient.cached
+    of_batch = gradient.compute_in_one_pass if pass_size >= BATCH else gradient.compute_in_pieces
 
     def per_device(*arrays):
         grads, rest = of_batch(program, state, dict(zip(batch, arrays, strict=True)), spmd.AXIS)
-        parts, batch_stats, embeddings, _ = rest
-        return spmd.pmean(grads, spmd.AXIS), parts, batch_stats, spmd.gather(jnp.stack(embeddings, 1), spmd.AXIS)[None]
+        parts, model_state, embeddings, _ = rest
+        return spmd.pmean(grads, spmd.AXIS), parts, model_state, spmd.gather(jnp.stack(embeddings, 1), spmd.AXIS)[None]
 
     out = (PartitionSpec(), PartitionSpec(), PartitionSpec(), PartitionSpec(spmd.AXIS))
-    grads, parts, batch_stats, embeddings = jax.jit(
+    grads, parts, model_state, embeddings = jax.jit(
         lambda *arrays: MAPPINGS[mapping](per_device, devices)(*arrays, out=out)
     )(*batch.values())
     inverse = np.argsort(positions)
-    return grads, parts, batch_stats, np.asarray(embeddings).reshape(-1, *embeddings.shape[-2:])[:BATCH][inverse]
+    return grads, parts, model_state, np.asarray(embeddings).reshape(-1, *embeddings.shape[-2:])[:BATCH][inverse]
 
 
 def assert_same(got, want, rtol=1e-5):
@@ -118,7 +117,9 @@ def test_a_piece_is_normalised_by_its_own_statistics():
 
     def alone(*arrays):
         batch = dict(zip(piece, arrays, strict=True))
-        embeddings, _ = gradient._encode(program, state, state.params.model, state.batch_stats, batch, spmd.AXIS)
+        embeddings, _ = gradient._encode(
+            program, state, state.params.model, state.model_state, batch, axis_name=spmd.AXIS
+        )
         return jnp.stack(embeddings, 1)
 
     call = MAPPINGS["shard_map"](alone, 1)

@@ -8,9 +8,8 @@ import pytest
 
 from contrastive_jax import spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.training import step as step_lib
-from tests.jobs.support import config
+from tests.jobs.support import build, config
 
 STEPS = 20
 
@@ -25,7 +24,7 @@ def train(parallelism, devices, **overrides):
     job = config(**{"optimizer.learning_rate": 1e-4, "optimizer.warmup_epochs": 0.0, **overrides})
     source = sources.load("digits", split="train")
     order = batches.BatchOrder(len(source), job.batch_size, job.seed, job.partition)
-    program, state = job_lib.build(job, source, order)
+    program, state = build(job, source, order)
     traces = []
 
     def step(state, batch):
@@ -36,7 +35,7 @@ def train(parallelism, devices, **overrides):
     placed = mapped.place_state(state)
     for k in range(STEPS):
         indices = order.indices(k)
-        images, labels = source.take(indices)
+        images, labels = source.take(indices), source.labels[indices]
         known = {"image": images, "label": labels, "id": indices.astype(np.int32)}
         batch = {name: known[name] for name in program.inputs}
         placed, outputs = mapped.step(placed, mapped.place_batch(batch))
@@ -47,7 +46,7 @@ def assert_same(result, reference):
     (state, outputs), (want, want_outputs) = result, reference
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6)
     jax.tree.map(close, state.params, want.params)
-    jax.tree.map(functools.partial(close, rtol=1e-4, atol=1e-4), state.batch_stats, want.batch_stats)
+    jax.tree.map(functools.partial(close, rtol=1e-4, atol=1e-4), state.model_state, want.model_state)
     np.testing.assert_allclose(outputs["loss"], want_outputs["loss"], rtol=1e-5)
     for got, expected in zip(outputs["distribution"], want_outputs["distribution"], strict=True):
         assert got.count == expected.count == got.counts.sum()

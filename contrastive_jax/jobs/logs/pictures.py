@@ -43,7 +43,7 @@ def save_similarity_picture(
 
     num_rows = 1 if counts is None else 3
     figure = Figure(figsize=(11, 3.3 * num_rows + 0.3), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)  # a path may hold a $
     panels = figure.subplots(num_rows, 3, squeeze=False)
     for k, kind in enumerate(logs.KINDS):
         panels[0, k].set_title(_TITLES[kind])

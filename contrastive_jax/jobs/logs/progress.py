@@ -14,9 +14,9 @@ class Progress:
     `images_per_second` leaves out the first step of this process, which compiles.
     """
 
-    def __init__(self, start: int, stop: int, steps_per_epoch: int, batch_size: int, shown: bool = True):
+    def __init__(self, start: int, stop: int, steps_per_epoch: int, update_size: int, shown: bool = True):
         self.start = start
-        self._steps_per_epoch, self._batch_size, self._stop = steps_per_epoch, batch_size, stop
+        self._steps_per_epoch, self._update_size, self._stop = steps_per_epoch, update_size, stop
         self._taken, self._first_done, self._last = 0, 0.0, 0.0
         self._shown, self._in_terminal = shown, shown and sys.stderr.isatty()
         self._bar = tqdm(
@@ -34,7 +34,7 @@ class Progress:
         """Mean over the steps after the first; 0 before the second is done."""
         if self._taken < 2:
             return 0.0
-        return (self._taken - 1) * self._batch_size / (self._last - self._first_done)
+        return (self._taken - 1) * self._update_size / (self._last - self._first_done)
 
     def update(self, row: Mapping[str, Any]) -> None:
         """Take note of one step that is done."""
@@ -62,7 +62,7 @@ class Progress:
                 f", positive {row['positive_mean']:.3f}, negative {row['cross_view_mean']:+.3f}"
                 f", negative variance {row['cross_view_variance']:.4f}"
             )
-        left = (self._stop - row["step"] - 1) * self._batch_size / max(self.images_per_second, 1e-9)
+        left = (self._stop - row["step"] - 1) * self._update_size / max(self.images_per_second, 1e-9)
         text += f", {self.images_per_second:.0f} images/s"
         if self._in_terminal or self._taken < 2:
             return text

@@ -15,17 +15,25 @@ from contrastive_jax.jobs.logs.tensorboard import EventLog
 from contrastive_jax.jobs.machine import files
 
 ROWS, COUNTS, NONFINITE = "metrics.jsonl", "similarity.counts", "nonfinite.jsonl"
+DISTRIBUTION = "distribution"  # the built-in metric, whose histograms are logged as well
 KINDS = metrics.SimilarityDistribution._fields
 MOMENTS = ("count", "mean", "variance", "least", "greatest")
 
 
 def record(step: int, outputs: Mapping[str, Any], *, epoch: int, num_instances: int, contrast_size: int) -> dict:
-    """One step as a flat dict of Python numbers: the scalars, the distribution's moments, and the theory's values."""
+    """One step as a flat dict of Python numbers and, for arrays, nested lists.
+
+    It holds what the step logs, the moments of distributions in their place, and the theory's values.
+    """
     row: dict[str, Any] = {"step": step, "epoch": epoch}
-    row |= {name: np.asarray(value).item() for name, value in outputs.items() if name != "distribution"}
-    if "distribution" not in outputs:
+    for name, value in outputs.items():
+        if isinstance(value, metrics.SimilarityDistribution):
+            prefix = "" if name == DISTRIBUTION else f"{name}_"
+            row |= {f"{prefix}{moment}": x for moment, x in flat_moments(value).items()}
+        else:
+            row[name] = np.asarray(value).tolist()
+    if DISTRIBUTION not in outputs:
         return row
-    row |= flat_moments(outputs["distribution"])
     return row | theory_values(row, num_instances=num_instances, contrast_size=contrast_size)
 
 
@@ -166,6 +174,8 @@ def with_nulls(tree: Any) -> Any:
     """
     if isinstance(tree, Mapping):
         return {name: with_nulls(x) for name, x in tree.items()}
+    if isinstance(tree, list):
+        return [with_nulls(x) for x in tree]
     return tree if _is_finite(tree) else None
 
 
@@ -176,7 +186,15 @@ def _is_finite(x: Any) -> bool:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, with NaN where null is."""
     with open(path, encoding="utf-8") as file:
-        return [{name: math.nan if x is None else x for name, x in json.loads(line).items()} for line in file]
+        return [_with_nans(json.loads(line)) for line in file]
+
+
+def _with_nans(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _with_nans(x) for name, x in tree.items()}
+    if isinstance(tree, list):
+        return [_with_nans(x) for x in tree]
+    return math.nan if tree is None else tree
 
 
 def logged_steps(workdir: Path, *, num_bins: int) -> int:

@@ -2,9 +2,11 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
@@ -27,9 +29,9 @@ class EventLog:
         again = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # what was logged from `start` on is void
         self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=start, session_log=again))
 
-    def write(self, step: int, scalars: Mapping[str, float], distribution: metrics.SimilarityDistribution | None):
-        """Log one step: scalars by name and, where there is one, the distribution as three histograms."""
-        values = [value for name, x in scalars.items() for value in summary.scalar(name, x).value]
+    def write(self, step: int, numbers: Mapping[str, Any], distribution: metrics.SimilarityDistribution | None):
+        """Log one step: scalars by name, arrays as histograms and, where there is one, the distribution as three."""
+        values = [value for name, x in numbers.items() for value in _summarize(name, x)]
         if distribution is not None:
             values += [
                 value for kind, pairs in distribution._asdict().items() for value in _histogram(kind, pairs).value
@@ -43,6 +45,14 @@ class EventLog:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _summarize(name: str, x: Any) -> Iterable[Any]:
+    if not isinstance(x, list):
+        return summary.scalar(name, x).value
+    finite = np.asarray(x, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return summary.histogram(name, finite, bins="auto").value if finite.size else ()
 
 
 def _histogram(kind: str, pairs: metrics.PairSimilarities) -> summary_pb2.Summary:

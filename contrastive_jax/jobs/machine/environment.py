@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 
+import contrastive_jax
 from contrastive_jax import spmd
 
-_PACKAGES = ("contrastive_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _FLAGS = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES", "TF_CPP_", "OMP_NUM_THREADS")
 
 
@@ -19,15 +20,23 @@ def describe() -> dict[str, Any]:
     """Versions of what computes, what it computes on, the flags it is given, and the commit of its source."""
     return {
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {"contrastive_jax": contrastive_jax.__version__} | {name: find_version(name) for name in _PACKAGES},
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "devices": len(spmd.devices()),
         "processes": jax.process_count(),
         "cpus": os.cpu_count(),
         "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_FLAGS)},
-        "git": source(Path(__file__).parents[2]),
+        "git": source(Path(contrastive_jax.__file__).parents[1]),
     }
+
+
+def find_version(name: str) -> str | None:
+    """The version of a distribution; None where it is not installed, as in a checkout on PYTHONPATH."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def source(folder: Path) -> dict[str, Any] | None:
@@ -42,7 +51,8 @@ def source(folder: Path) -> dict[str, Any] | None:
 
     def ask(*command: str) -> str:
         command = ("git", "--no-optional-locks", "-C", str(folder), *command)
-        return subprocess.run(command, env=own, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        done = subprocess.run(command, env=own, capture_output=True, check=True, timeout=60)
+        return done.stdout.decode(errors="replace").strip()  # git may print names of files as the bytes they are
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}

@@ -2,10 +2,14 @@
 
 import contextlib
 import errno
+import logging
 import os
 import platform
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -111,3 +115,19 @@ def _kept(workdir: Path) -> str:
     if not steps:
         return "There is no checkpoint yet: the same command begins again."
     return f"The checkpoint of step {steps[-1]} is kept: the same command goes on from it."
+
+
+def silence_followers() -> None:
+    """Silence Orbax and TensorStore: they raise the first failure and also print every later one."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        # What TensorStore wants to say of each further array to an event loop, which is gone by then or never was.
+        said = str(unraisable.exc_value)
+        if said != "Event loop is closed" and "EventLoop' object has no attribute" not in said:
+            before(unraisable)
+
+    sys.unraisablehook = hook

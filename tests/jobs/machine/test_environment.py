@@ -1,7 +1,13 @@
 """What a summary says of where a run ran."""
 
+import importlib.metadata
+import os
 import subprocess
+from pathlib import Path
 
+import jax
+
+import contrastive_jax
 from contrastive_jax.jobs.machine import environment
 
 
@@ -22,7 +28,8 @@ def test_the_commit_and_whether_anything_differs_from_it(tmp_path):
     (tmp_path / "code.py").write_text("x = 2\n")
     assert environment.source(tmp_path) == clean | {"dirty": True}
     git(tmp_path, "checkout", "code.py")
-    (tmp_path / "preset.py").write_text("")  # new, and perhaps what was run
+    git(tmp_path, "config", "core.quotePath", "false")
+    (tmp_path / os.fsdecode(b"\xff.py")).write_text("")  # new, and perhaps what was run; a name that is not UTF-8
     assert environment.source(tmp_path) == clean | {"dirty": True}
 
 
@@ -33,6 +40,7 @@ def test_a_package_inside_another_checkout_has_no_commit(tmp_path):
 
 
 def test_flags_and_versions(monkeypatch):
+    jax.devices()  # XLA reads the flags of the tests first
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
     monkeypatch.setenv("SECRET_TOKEN", "x")
     found = environment.describe()
@@ -40,3 +48,16 @@ def test_flags_and_versions(monkeypatch):
     assert "SECRET_TOKEN" not in found["flags"]
     assert found["versions"].keys() >= {"contrastive_jax", "jax", "jaxlib", "flax", "orbax-checkpoint"}
     assert (found["platform"], found["devices"], found["processes"]) == ("cpu", 8, 1)
+    assert found["git"] == environment.source(Path(__file__).parents[3])
+
+
+def test_versions_of_what_is_not_installed(monkeypatch):
+    """A checkout on PYTHONPATH has no metadata, and a package may be vendored without them."""
+
+    def find_nothing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", find_nothing)
+    versions = environment.describe()["versions"]
+    assert versions.pop("contrastive_jax") == contrastive_jax.__version__
+    assert set(versions.values()) == {None}

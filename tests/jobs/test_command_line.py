@@ -8,19 +8,17 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from contrastive_jax.jobs.machine import processes
-from experiments import train
-from tests.command_line import forget_flags
+from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs.machine import processes, storage
 from tests.jobs.support import config
 
 PRESET = "--config=configs/smoke.py"
 
 
 def call(capsys, monkeypatch, *arguments):
-    forget_flags()
     monkeypatch.setattr(processes, "start", lambda *_: None)  # too late here: JAX is in use
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])  # where config_flags looks for overrides
-    status = train.main(sys.argv)
+    monkeypatch.setattr(storage, "silence_followers", lambda: None)
+    status = command_line.main(arguments)
     return status, capsys.readouterr().err.strip()
 
 
@@ -29,19 +27,30 @@ def call(capsys, monkeypatch, *arguments):
     [
         (
             ["--config=configs/nowhere.py", "--workdir={}"],
-            "--config=configs/nowhere.py: there is no such preset; here are",
+            "--config=configs/nowhere.py: expected a preset; here are configs/cifar10.py",
         ),
         ([PRESET], "--workdir is missing"),
         (
             [PRESET, "--workdir={}", "--config.loss.temperature=1"],
-            "config.loss.temperature: there is no such field; near",
+            "config.loss.temperature: expected a field of the configuration, found none of this name; near",
         ),
-        ([PRESET, "--workdir={}", "--config.epochs=ten"], "config.epochs=ten: a whole number >= 1 is wanted"),
-        ([PRESET, "--workdir={}", "--config.views.flip=often"], "config.views.flip=often: a value of type float"),
-        ([PRESET, "--workdir={}", "--speed=9"], "Unknown command line flag 'speed'"),
+        ([PRESET, "--workdir={}", "--config.epochs=ten"], "config.epochs=ten: expected a whole number >= 1"),
+        (
+            [PRESET, "--workdir={}", "--config.views.flip=often"],
+            "config.views.flip=often: expected a value of type float",
+        ),
+        ([PRESET, "--workdir={}", "--speed=9"], "'--speed=9' is not an option"),
         ([PRESET, "--workdir={}", "now"], "'now' is not an option"),
-        ([PRESET, "--workdir={}", "--steps=0"], "--steps=0: at least 1 is wanted"),
-        ([PRESET, "--workdir={}", "--config.loss.name=triplet"], "config.loss.name='triplet': one of 'info_nce'"),
+        ([PRESET, "--workdir={}", "--steps=0"], "--steps=0: expected at least 1"),
+        (
+            [PRESET, "--workdir={}", "--config.loss.name=triplet"],
+            "config.loss.name='triplet': expected one of",
+        ),
+        ([PRESET, "--workdir={}", "--steps=many"], "argument --steps: invalid int value: 'many'"),
+        ([PRESET, "--workdir={}", "--config.epochs"], "--config.epochs: expected a value, --config.epochs=VALUE"),
+        (["--config=README.md", "--workdir={}"], "--config=README.md: expected a Python file"),
+        (["--config=experiments/compare.py", "--workdir={}"], "--config=experiments/compare.py: expected a file that"),
+        ([PRESET, "--workdir=gs://bucket/run"], "object stores are not supported yet. Mount the bucket"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, capsys, monkeypatch):
@@ -63,22 +72,43 @@ def test_all_mistakes_are_said_at_once(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_runs_own_configuration_is_a_preset(tmp_path, monkeypatch):
-    given = config(**{"loss.name": "dcl", "views.crop_scale": (0.3, 0.9)})
+@pytest.mark.parametrize("prefix", ["", "./"])
+@pytest.mark.parametrize("space", [False, True], ids=["=", "space"])
+def test_a_runs_own_configuration_is_a_preset(prefix, space, tmp_path, monkeypatch):
+    given = config(**{"loss.name": "dcl", "loss.kwargs.sigma": 0.5, "views.crop_scale": (0.3, 0.9)})
     (tmp_path / "config.json").write_text(given.to_json())
-    forget_flags()
-    arguments = [f"--config={tmp_path}/config.json", f"--workdir={tmp_path}/again", "--config.seed=5"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    assert train.parse(sys.argv) is None
+    monkeypatch.chdir(tmp_path)
+    arguments = [f"--config={prefix}config.json", "--workdir=again", "--config.seed=5"]
+    options = command_line.parse([y for x in arguments for y in (x.split("=") if space else [x])])
     given.seed = 5
-    assert train.FLAGS.config == given
+    assert options.config == given and options.workdir == "again"
+
+
+def test_the_whole_training_set_is_called_full(tmp_path):
+    options = command_line.parse([PRESET, f"--workdir={tmp_path}", "--config.contrast_size=full"])
+    assert options.config.contrast_size == 0
 
 
 def test_a_file_that_is_no_configuration_is_named(tmp_path, capsys, monkeypatch):
     (tmp_path / "config.json").write_text('{"sead": 1}')
     status, error = call(capsys, monkeypatch, f"--config={tmp_path}/config.json", f"--workdir={tmp_path}/run")
     assert status == 2
-    assert error == f"error: --config={tmp_path}/config.json: config.sead: there is no such field; near it: seed."
+    assert error.startswith(f"error: --config={tmp_path}/config.json: config.sead: expected a field")
+
+
+def test_a_preset_that_raises_is_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine.py").write_text("def get_config():\n    return 1 / 0\n")
+    status, error = call(capsys, monkeypatch, f"--config={tmp_path}/mine.py", f"--workdir={tmp_path}/run")
+    assert status == 2 and error == f"error: --config={tmp_path}/mine.py: ZeroDivisionError: division by zero"
+
+
+def test_what_a_preset_sets_of_its_own_loss_is_no_matter_to_another(tmp_path, capsys):
+    digits = ["--config=configs/digits.py", f"--workdir={tmp_path}"]
+    assert command_line.parse(digits).config.loss.kwargs.temperature == 0.5
+    other = command_line.parse([*digits, "--config.loss.name=dcl", "--config.loss.kwargs.sigma=2"]).config
+    assert dict(other.loss.kwargs) == {"temperature": 0.5, "sigma": 2.0}
+    assert dict(command_line.parse([*digits, "--config.loss.name=kcl"]).config.loss.kwargs) == {}
+    assert "Loss 'kcl' takes no temperature: the preset's 0.5 is left out." in capsys.readouterr().err
 
 
 def test_a_broken_image_is_named(tmp_path, capsys, monkeypatch):

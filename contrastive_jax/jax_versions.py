@@ -1,0 +1,34 @@
+"""The only place that knows the differences between JAX versions, 0.7 to the newest.
+
+Each difference is found by looking for the feature, never by comparing version numbers.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import jax
+from jax import lax
+
+
+def enable_x64(new_value: bool = True) -> AbstractContextManager[None]:
+    """A context in which JAX holds 64-bit values, or does not: `jax.enable_x64` (`jax.experimental`'s before 0.8)."""
+    if hasattr(jax, "enable_x64"):
+        return cast(AbstractContextManager[None], jax.enable_x64(new_value))
+    from jax import experimental
+
+    return cast(Any, experimental).enable_x64(new_value)
+
+
+def varying_axes(x: Any) -> frozenset[Any]:
+    """The mapped axes over which `shard_map` takes an array to differ; none outside `shard_map`."""
+    aval = jax.typeof(x)
+    if hasattr(aval, "manual_axis_type"):
+        return frozenset(aval.manual_axis_type.varying)
+    return frozenset(cast(Any, aval).vma)  # before 0.10
+
+
+def mark_varying(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
+    """An array marked as differing over more mapped axes: `lax.pcast` (`lax.pvary` before 0.8)."""
+    if hasattr(lax, "pcast"):
+        return lax.pcast(x, axes, to="varying")
+    return cast(Any, lax).pvary(x, axes)

@@ -1,0 +1,220 @@
+"""The command line of a run: options, a preset, and overrides of its fields."""
+
+import argparse
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from ml_collections import ConfigDict
+
+from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
+from contrastive_jax.jobs import config as config_lib
+from contrastive_jax.jobs import parts, validation
+
+_EXAMPLE = "for example --config=configs/digits.py --workdir=runs/digits"
+_OVERRIDE = "--config."
+
+
+class Options(NamedTuple):
+    """What a command line asks for."""
+
+    config: ConfigDict
+    workdir: str
+    steps: int | None = None
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[:1].lower()}{message[1:]}; see --help.")
+
+
+def _build_parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m experiments.train",
+        description="Train an encoder contrastively, watch the similarities, evaluate it.",
+        epilog="Any field of the configuration can be set: --config.loss.kwargs.temperature=0.1 --config.epochs=10.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="the preset: a file of configs/, or the config.json of a run")
+    parser.add_argument("--workdir", help="where the run leaves what it makes; the same again resumes it")
+    parser.add_argument("--steps", type=int, help="stop after so many steps, leaving all that a whole run leaves")
+    parser.add_argument("--coordinator", help="HOST:PORT of process 0, where a job has several processes")
+    parser.add_argument("--num_processes", type=int, help="how many processes the job has")
+    parser.add_argument("--process_id", type=int, help="which of them this is, from 0")
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """What a command line asks for.
+
+    Args:
+      arguments: without the program's name; `--name=value` and `--name value` mean the same.
+
+    Raises:
+      UsageError: all that is wrong with it, a line each.
+
+    Example:
+      >>> parse(["--config=configs/smoke.py", "--workdir", "runs/smoke", "--config.epochs=3"]).config.epochs
+      3
+    """
+    rest, overrides, faults = _split_overrides(arguments)
+    given = argparse.Namespace(config=None, workdir=None)
+    try:
+        given, unknown = _build_parser().parse_known_args(rest)
+        faults += [f"{argument!r} is not an option; see --help." for argument in unknown]
+    except UsageError as error:
+        faults.append(str(error))
+    else:
+        faults += [f"--{name} is missing; {_EXAMPLE}." for name in ("config", "workdir") if not getattr(given, name)]
+    config = None
+    if given.config:
+        try:
+            config = read_preset(given.config)
+        except UsageError as error:
+            faults.append(str(error))
+    if config is not None:
+        faults += _apply(config, overrides)
+        if faults:
+            faults += [fault for _, fault in validation.field_faults(config) if fault not in faults]
+    if config is None or faults:
+        raise UsageError("\n".join(faults))
+    return Options(**{**vars(given), "config": config})
+
+
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Other options, {field: text} of the overrides, and what is wrong with these."""
+    rest: list[str] = []
+    overrides: dict[str, str] = {}
+    faults = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith(_OVERRIDE):
+            rest.append(argument)
+            continue
+        path, given, text = argument.removeprefix(_OVERRIDE).partition("=")
+        value = text if given else next(waiting, None)
+        if value is None or (not given and value.startswith("--")):
+            faults.append(f"{argument}: expected a value, {argument}=VALUE.")
+            rest += [] if value is None else [value]
+        else:
+            overrides[path] = value
+    return rest, overrides, faults
+
+
+def read_preset(path: str) -> ConfigDict:
+    """The configuration of a preset, a Python file with `get_config()`, or of an earlier run's `config.json`.
+
+    Raises:
+      UsageError: if there is no such file, or it makes no configuration.
+    """
+    file = Path(path)
+    if not file.is_file():
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py") if p.stem != "__init__"))
+        raise UsageError(f"--config={path}: expected a preset; here are {known or 'none (run from the checkout)'}.")
+    try:
+        if file.suffix == ".json":
+            return config_lib.from_json(file.read_text(encoding="utf-8"))
+        return _run_preset(file)
+    except UsageError as error:
+        raise UsageError(f"--config={path}: {error}") from None
+    except Exception as error:  # whatever a file that is no preset raises
+        raise UsageError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+def _run_preset(file: Path) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"preset_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UsageError("expected a Python file (.py) or the config.json of a run.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UsageError("expected a file that defines get_config(), found none in it.")
+    return module.get_config()
+
+
+def _apply(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
+    """Set the fields, those that name a part first; what is wrong, a line each."""
+    faults = []
+    names = [kind.name for kind in parts.KINDS]
+    for path in sorted(overrides, key=lambda path: path not in names):
+        try:
+            before = config_lib.flatten(config).get(path)
+            config_lib.set_from_text(config, path, overrides[path])
+            if path in names and config_lib.flatten(config)[path] != before:
+                _leave_out(config, parts.KINDS[names.index(path)])
+        except UsageError as error:
+            faults.append(str(error))
+    return faults
+
+
+def _leave_out(config: ConfigDict, kind: parts.Kind) -> None:
+    """Drop the preset's keyword arguments that the part named in place of the preset's does not take."""
+    given, name = parts.section(config, kind), parts.named(config, kind)
+    taken = parts.arguments(kind, parts.load(kind, name))
+    for argument in [x for x in given if x not in taken.defaults and not taken.any_other]:
+        print(
+            f"{kind.what.capitalize()} {name!r} takes no {argument}: the preset's {given[argument]!r} is left out.",
+            file=sys.stderr,
+        )
+        del given[argument]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what a command line asks for; the exit status."""
+    try:
+        options = parse(arguments)
+        from contrastive_jax.jobs.machine import processes
+
+        processes.start(options.coordinator, options.num_processes, options.process_id)
+    except (UsageError, MissingExtraError) as error:
+        return _fail(error)
+    return _train(options)
+
+
+def _train(options: Options) -> int:
+    import jax
+
+    from contrastive_jax.jobs import run
+    from contrastive_jax.jobs.machine import processes, storage
+
+    storage.silence_followers()
+    name = f"process {jax.process_index()}: " if processes.several() else ""
+    try:
+        run.run(options.config, options.workdir, steps=options.steps)
+    except (UsageError, MissingExtraError) as error:
+        return _fail(error, name)
+    except Interrupted as stopped:
+        print(f"{name}{stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
+    except jax.errors.JaxRuntimeError as error:
+        if not processes.several():
+            raise
+        traceback.print_exc()
+        return _fail(processes.explain(error), name)
+    if processes.is_first():
+        print(f"Pictures and numbers are in {options.workdir}.")
+    return 0
+
+
+def _fail(message: object, process: str = "") -> int:
+    """Say what is wrong, a line each."""
+    for line in str(message).splitlines():
+        print(f"{process}error: {line}", file=sys.stderr)
+    return 2
+
+
+def run_as_program(arguments: Sequence[str]) -> NoReturn:
+    """`main` as a whole process: after a failure it ends at once, without waiting for other processes."""
+    status = main(arguments)
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit()

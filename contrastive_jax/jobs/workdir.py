@@ -1,0 +1,109 @@
+"""A workdir belongs to one run at a time, and to one configuration and one data set."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from contrastive_jax.data import sources
+from contrastive_jax.errors import UsageError
+from contrastive_jax.jobs import config as config_lib
+from contrastive_jax.jobs.job import Job
+from contrastive_jax.jobs.machine import files, processes, storage
+
+CONFIG, DATA = "config.json", "data.json"
+_CHANGEABLE = ("checkpoint.every", "checkpoint.keep", "log.tensorboard_every", "nonfinite_limit", "on_nonfinite")
+
+
+def is_changeable(path: str) -> bool:
+    """Whether a field may differ when a run is resumed: none of these changes what is trained, except through `skip`.
+
+    A run whose evaluation differs is evaluated again.
+
+    Example:
+      >>> is_changeable("evaluation.raw_pixels"), is_changeable("optimizer.learning_rate")
+      (True, False)
+    """
+    return path in _CHANGEABLE or path.startswith("evaluation.")
+
+
+@contextlib.contextmanager
+def claim_workdir(job: Job) -> Iterator[None]:
+    """Make the workdir this run's own, or find that it already is, and keep every other run out of it.
+
+    Raises:
+      UsageError: if it cannot be written, another run is going on there, or it holds a run of another configuration
+        or of other training images.
+    """
+    with storage.hold_lock(job.workdir) if processes.is_first() else contextlib.nullcontext():
+        if processes.is_first():
+            _compare_config(job)
+            _compare_data(job)
+            _write(job)
+        processes.wait_for_all("claim_workdir")
+        if not processes.is_first():
+            _find_claimed(job)
+        yield
+
+
+def _write(job: Job) -> None:
+    fingerprints = {"train": sources.fingerprint(job.train), "test": sources.fingerprint(job.test)}
+    for name, text in (
+        (CONFIG, job.config.to_json(indent=2)),
+        (DATA, json.dumps(fingerprints, indent=2)),
+    ):
+        path = job.workdir / name
+        if path.exists() and path.read_text() == f"{text}\n":
+            continue
+        with files.replacing(path) as temporary:
+            temporary.write_text(f"{text}\n")
+
+
+def _find_claimed(job: Job) -> None:
+    """See the workdir as the first process left it."""
+    if not (job.workdir / CONFIG).exists():
+        raise UsageError(
+            f"--workdir={job.workdir}: expected a folder that all processes share; process {jax.process_index()} does "
+            "not see what process 0 wrote there."
+        )
+    _compare_config(job)
+    _compare_data(job)
+
+
+def _compare_config(job: Job) -> None:
+    path = job.workdir / CONFIG
+    if not path.exists():
+        return
+    ours, theirs = config_lib.flatten(json.loads(job.config.to_json())), config_lib.flatten(_read(path))
+    differ = [
+        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name) != ours.get(name) and not (is_changeable(name) and name in theirs)
+    ]
+    if differ:
+        raise UsageError(
+            f"--workdir={job.workdir} holds a run with another configuration: {', '.join(differ)}. "
+            "Give another workdir, or the same configuration to continue that run."
+        )
+
+
+def _compare_data(job: Job) -> None:
+    """Refuse other training images than the run began with; other test images are evaluated."""
+    path = job.workdir / DATA
+    if not path.exists():
+        return
+    differs = sources.compare_fingerprints(_read(path)["train"], sources.fingerprint(job.train))
+    if differs is not None:
+        raise UsageError(
+            f"config.data.source={job.config.data.source!r}: {differs}. Give another workdir to begin a run with these."
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path}: expected the JSON that a run wrote ({error}). Give another workdir.") from None
