@@ -71,7 +71,7 @@ def ring(fn: Callable[[Any, Any], Any], carry: Any, shard: Any, axis_name: AxisN
     one shard.
     """
 
-    def turn(state, _):
+    def turn(state: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
         carry, shard = state
         coming = rotate(shard, axis_name)
         return (fn(carry, shard), coming), None
@@ -123,18 +123,18 @@ def map_step(fn: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: str, dev
       ValueError: for an unknown parallelism.
     """
     if parallelism not in PARALLELISMS:
-        raise ValueError(f"parallelism {parallelism!r} is unknown; give one of {', '.join(map(repr, PARALLELISMS))}.")
+        raise ValueError(f"expected parallelism {' or '.join(map(repr, PARALLELISMS))}, got {parallelism!r}.")
     return (_map_shards if parallelism == "shard_map" else _map_copies)(fn, devices)
 
 
-def _map_shards(fn, devices):
+def _map_shards(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any]) -> Mapped:
     mesh = Mesh(np.array(devices), (AXIS,))
     replicated, divided = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
     mapped = jax.shard_map(
         fn, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)), out_specs=(PartitionSpec(), PartitionSpec())
     )
 
-    def place(sharding):
+    def place(sharding: NamedSharding) -> Callable[[Any], Any]:
         return lambda tree: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
     step = jax.jit(mapped, donate_argnums=0)
@@ -152,15 +152,15 @@ def _map_shards(fn, devices):
     )
 
 
-def _map_copies(fn, devices):
+def _map_copies(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any]) -> Mapped:
     local = [d for d in devices if d.process_index == jax.process_index()]
     sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
 
-    def place_state(tree):
+    def place_state(tree: Any) -> Any:
         copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (len(local), *np.shape(x))), tree)
         return jax.device_put(copies, sharding)
 
-    def place_batch(tree):
+    def place_batch(tree: Any) -> Any:
         return jax.device_put(jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), tree), sharding)
 
     step = jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=0)

@@ -29,6 +29,7 @@ import jax
 import pytest
 
 from contrastive_jax import jax_versions
+from tests import selection
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -75,7 +76,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest goes first, so that no worker is left alone with it at the end."""
+    """Mark what is slow. It goes first, so that no worker is left alone with it at the end."""
+    for item in items:
+        if selection.is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

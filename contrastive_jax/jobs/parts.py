@@ -91,12 +91,18 @@ def arguments(kind: Kind, part: Callable[..., Any]) -> Arguments:
     """The keyword arguments that may be set of a part: those that the job does not give itself."""
     if isinstance(part, nnx.Module):
         return Arguments({}, any_other=False)
-    parameters = list(inspect.signature(part).parameters.values())
+    parameters = list(_signature(part).parameters.values())
     any_other = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if kind is LOSS:
         return Arguments(contract.hyperparameters(part), any_other)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return Arguments({p.name: p.default for p in parameters[1:] if p.kind in named and p.name != "rngs"}, any_other)
+
+
+def _signature(part: Callable[..., Any]) -> inspect.Signature:
+    # The metaclass of nnx.Module hides the arguments of a class that is itself the function.
+    own = inspect.getattr_static(part, "__init__") if isinstance(part, type) else None
+    return inspect.signature(part) if own is None else inspect.signature(functools.partial(own, None))
 
 
 def section(config: ConfigDict, kind: Kind) -> ConfigDict:

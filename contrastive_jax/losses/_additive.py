@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
@@ -16,7 +17,7 @@ def siglip(
     *,
     scale: float | jax.Array = 10.0,
     bias: float | jax.Array = -10.0,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -74,7 +75,7 @@ def spectral(
     u: jax.Array,
     v: jax.Array,
     *,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:

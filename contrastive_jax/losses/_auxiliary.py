@@ -4,6 +4,7 @@ import numbers
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
@@ -15,7 +16,7 @@ def vrns(
     v: jax.Array,
     *,
     num_instances: int | jax.Array,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -50,7 +51,7 @@ def vrns(
       their paper, 1/(n - 1).
     """
     if isinstance(num_instances, numbers.Real) and not num_instances >= 2:
-        raise ValueError(f"losses.vrns: num_instances, the training set's size, is at least 2; got {num_instances}.")
+        raise ValueError(f"losses.vrns: expected num_instances >= 2 (of the training set), got {num_instances}.")
     pairs = _pairs.prepare("vrns", u, v, ids, axis_name)
     target = -1 / (jnp.asarray(num_instances, pairs.u.dtype) - 1)
     options = {
@@ -59,5 +60,5 @@ def vrns(
         "axis_name": axis_name,
         "implementation": implementation,
     }
-    total = pairwise.total(lambda s: jnp.square(s - target), pairs.u, pairs.v, **options)
-    return total / jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1)
+    squares = pairwise.total(lambda s: jnp.square(s - target), pairs.u, pairs.v, **options)
+    return squares / jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1)

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import Kept, Memory, Setting, State, declare
+from contrastive_jax.pairwise import parts
 
 
 def _init_queue(setting: Setting) -> State:
@@ -58,8 +60,8 @@ def moco(
     queue: jax.Array,
     *,
     temperature: float | jax.Array = 0.2,
-    ids: jax.Array | None = None,
-    queue_ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
+    queue_ids: ArrayLike | None = None,
     keys: tuple[jax.Array, jax.Array] | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
@@ -104,14 +106,19 @@ def moco(
     """
     pairs = _pairs.prepare("moco", u, v, ids, axis_name)
     candidates = pairs if keys is None else _prepare_keys(pairs, keys, ids, axis_name)
-    queue = _prepare_queue(pairs, queue, ids, queue_ids)
+    queue = _prepare_queue(pairs, queue)
+    if queue_ids is not None and ids is None:
+        raise ValueError("losses.moco: expected ids with queue_ids, got None.")
     scale = _pairs.inverse_temperature("moco", temperature, pairs.u.dtype)
     options: dict[str, Any] = {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids, "axis_name": axis_name}
-    past: dict[str, Any] = {} if queue_ids is None else {"anchor_ids": pairs.ids, "candidate_ids": queue_ids}
+    past: dict[str, Any] = {}
+    if queue_ids is not None:
+        queue_ids = parts.check_ids("losses.moco", "queue_ids", queue_ids, queue.shape[:1])
+        past |= {"anchor_ids": pairs.ids, "candidate_ids": queue_ids}
     # Every device has the queue: it has no need to travel.
     past["implementation"] = "blockwise" if implementation == "ring" else implementation
 
-    def one_sided(anchors, others):
+    def one_sided(anchors: jax.Array, others: jax.Array) -> jax.Array:
         negatives = pairwise.logsumexp(anchors, others, scale=scale, implementation=implementation, **options)
         if len(queue):
             in_queue = pairwise.logsumexp(anchors, queue, scale=scale, **past)
@@ -129,8 +136,8 @@ def sogclr(
     log_average: jax.Array,
     *,
     temperature: float | jax.Array = 0.2,
-    gamma: float | jax.Array = 0.9,
-    ids: jax.Array | None = None,
+    update_weight: float | jax.Array = 0.9,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -144,8 +151,8 @@ def sogclr(
         \nabla \ell_i := -\frac{\nabla u_i^\top v_i}{t} + \frac{\nabla g_i}{a_i}
 
     Value and gradient are not each other's: log a_i estimates the logarithm of the mean over all negatives of the
-    training set, and :math:`\nabla g_i / a_i` the gradient of that, while differentiating log a_i would give gamma of
-    it. Only for gamma = 1 do both belong to :math:`-u_i^\top v_i / t + \log g_i`.
+    training set, and :math:`\nabla g_i / a_i` the gradient of that, while differentiating log a_i would give gamma
+    times that. Only for gamma = 1 do both belong to :math:`-u_i^\top v_i / t + \log g_i`.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
@@ -153,7 +160,7 @@ def sogclr(
       log_average: [m] float, log a_i as the instance's last batch left it; -inf for an instance that was in none. It
         carries no gradient.
       temperature: t > 0, scalar; may be traced.
-      gamma: weight of the new mean, in (0, 1], scalar; may be traced.
+      update_weight: gamma of the paper, the weight of the new mean, in (0, 1], scalar; may be traced.
       ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: of the reduction over negatives, see `pairwise.logsumexp`.
@@ -164,7 +171,7 @@ def sogclr(
       0, and the average stays.
 
     Raises:
-      ValueError: as `info_nce`, for a log_average of another shape, or a gamma known to be outside (0, 1].
+      ValueError: as `info_nce`, for a log_average of another shape, or an update_weight known to be outside (0, 1].
 
     Example:
       >>> u, unseen = jax.random.normal(jax.random.key(0), (8, 16)), jnp.full(8, -jnp.inf)
@@ -172,13 +179,13 @@ def sogclr(
       >>> loss = values.mean()
 
     References:
-      Yuan et al., 2022, Algorithm 1, https://arxiv.org/abs/2202.12387; gamma = 0.9 is that of the authors' commands.
-      Their loss is t times this one. Their code keeps a_i itself, which overflows at low temperatures, and starts it
-      at 0, so that an instance's first batches count for too little.
+      Yuan et al., 2022, Algorithm 1, https://arxiv.org/abs/2202.12387; update_weight = 0.9 is the gamma
+      of the authors' commands. Their loss is t times this one. Their code keeps a_i itself, which overflows at low
+      temperatures, and starts it at 0, so that an instance's first batches count for too little.
     """
     pairs = _pairs.prepare("sogclr", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("sogclr", temperature, pairs.u.dtype)
-    gamma = _gamma(gamma, pairs.u.dtype)
+    weight = _check_update_weight(update_weight, pairs.u.dtype)
     log_average = _prepare_average(pairs, log_average)
     both = _pairs.logsumexp(jnp.stack(_pairs.both_kinds(pairs, scale, axis_name, implementation)))
     alone = jnp.isneginf(both)
@@ -186,55 +193,48 @@ def sogclr(
     log_mean = _pairs.finite_or_zero(both) - jnp.log(jnp.where(alone, 1, count))
 
     fixed = lax.stop_gradient(log_mean)
-    moved = jnp.logaddexp(jnp.log1p(-gamma) + log_average, jnp.log(gamma) + fixed)
+    moved = jnp.logaddexp(jnp.log1p(-weight) + log_average, jnp.log(weight) + fixed)
     moved = jnp.where(alone | jnp.isneginf(log_average), fixed, moved)
-    ratio = jnp.exp(log_mean - moved)  # at most 1 / gamma
+    ratio = jnp.exp(log_mean - moved)  # at most 1 / weight
     values = moved + (ratio - lax.stop_gradient(ratio)) - pairs.positive * scale
     return values, jnp.where(alone, log_average, moved)
 
 
-def _prepare_keys(pairs, keys, ids, axis_name):
+def _prepare_keys(
+    pairs: _pairs.Pairs, keys: tuple[jax.Array, jax.Array], ids: ArrayLike | None, axis_name: spmd.AxisName
+) -> _pairs.Pairs:
     """The keys as pairs of their own, without a gradient."""
     u, v = keys
     prepared = _pairs.prepare("moco", u, v, ids, axis_name)
     if prepared.u.shape != pairs.u.shape:
         raise ValueError(
-            f"losses.moco: keys of the embeddings' shape {pairs.u.shape} are wanted; got {prepared.u.shape}."
+            f"losses.moco: expected keys of the embeddings' shape {pairs.u.shape}, got {prepared.u.shape}."
         )
     return lax.stop_gradient(prepared)
 
 
-def _prepare_queue(pairs, queue, ids, queue_ids):
+def _prepare_queue(pairs: _pairs.Pairs, queue: jax.Array) -> jax.Array:
     """The queue, checked, normalised, and without a gradient."""
     queue, d = jnp.asarray(queue), pairs.u.shape[1]
     if queue.ndim != 2 or queue.shape[1] != d or not jnp.issubdtype(queue.dtype, jnp.floating):
         raise ValueError(
-            f"losses.moco: a queue of shape [k, {d}] and a float dtype is wanted; got {queue.dtype} of {queue.shape}."
-        )
-    if queue_ids is not None and ids is None:
-        raise ValueError("losses.moco: queue_ids go with ids, which are wanted too.")
-    if queue_ids is not None and (
-        queue_ids.shape != queue.shape[:1] or not jnp.issubdtype(queue_ids.dtype, jnp.integer)
-    ):
-        raise ValueError(
-            f"losses.moco: queue_ids are instance ids, integers of shape {queue.shape[:1]}; "
-            f"got {queue_ids.dtype} of shape {queue_ids.shape}."
+            f"losses.moco: expected a queue of shape [k, {d}] and a float dtype, got {queue.dtype} of {queue.shape}."
         )
     return lax.stop_gradient(pairwise.normalize(queue.astype(pairs.u.dtype)))
 
 
-def _prepare_average(pairs, log_average):
+def _prepare_average(pairs: _pairs.Pairs, log_average: jax.Array) -> jax.Array:
     """The averages' logarithms, checked, in the dtype of the values, and without a gradient."""
     log_average = jnp.asarray(log_average)
     if log_average.shape != pairs.positive.shape or not jnp.issubdtype(log_average.dtype, jnp.floating):
         raise ValueError(
-            f"losses.sogclr: log_average, floats of shape {pairs.positive.shape}, is wanted; "
+            f"losses.sogclr: expected log_average to be floats of shape {pairs.positive.shape}, "
             f"got {log_average.dtype} of shape {log_average.shape}."
         )
     return lax.stop_gradient(log_average.astype(pairs.positive.dtype))
 
 
-def _gamma(gamma, dtype):
-    if isinstance(gamma, numbers.Real) and not 0 < float(gamma) <= 1:
-        raise ValueError(f"losses.sogclr: gamma in (0, 1] is wanted; got {gamma}.")
-    return lax.stop_gradient(_pairs.scalar("sogclr", "gamma", gamma, dtype))
+def _check_update_weight(update_weight: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
+    if isinstance(update_weight, numbers.Real) and not 0 < float(update_weight) <= 1:
+        raise ValueError(f"losses.sogclr: expected update_weight in (0, 1], got {update_weight}.")
+    return lax.stop_gradient(_pairs.scalar("sogclr", "update_weight", update_weight, dtype))

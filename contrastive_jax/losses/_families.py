@@ -1,14 +1,12 @@
 """The two general forms of Lee 2025, for any phi and psi: what the named losses are members of."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
+from contrastive_jax.closures import Elementwise
 from contrastive_jax.losses import _pairs
-
-Elementwise = Callable[[jax.Array], jax.Array]
 
 
 @explicit_axes.accept(out_axis=0)
@@ -20,7 +18,7 @@ def info_nce_based(
     psi: Elementwise,
     cross_view: bool = True,
     within_view: bool = False,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -46,7 +44,8 @@ def info_nce_based(
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
-      phi: elementwise function of a difference of similarities, in [-2, 2]; it may close over traced arrays.
+      phi: elementwise function of a difference of similarities, in [-2, 2]; it may close over traced arrays of any
+        dtype.
       psi: elementwise function of a sum of phi.
       cross_view: c1, whether the cross-view negatives count.
       within_view: c2, whether the within-view negatives count.
@@ -79,7 +78,7 @@ def info_nce_based(
     alone = _pairs.negatives_per_anchor(pairs, ids, axis_name) == 0
     ones = jnp.ones_like(pairs.positive)
 
-    def one_sided(anchors, same, other):
+    def one_sided(anchors: jax.Array, same: jax.Array, other: jax.Array) -> jax.Array:
         # One more coordinate, -s_ii against 1, makes every similarity its difference from the anchor's positive.
         anchors = jnp.column_stack([anchors, -pairs.positive])
         kinds = [jnp.column_stack([x, ones]) for x, counts in ((other, cross_view), (same, within_view)) if counts]
@@ -99,7 +98,7 @@ def independently_additive(
     psi: Elementwise,
     cross_view: bool = True,
     within_view: bool = False,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -116,7 +115,7 @@ def independently_additive(
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
-      phi: elementwise function of a similarity; it may close over traced arrays.
+      phi: elementwise function of a similarity; it may close over traced arrays of any dtype.
       psi: elementwise function of a similarity, likewise.
       cross_view: c1, whether the cross-view negatives count.
       within_view: c2, whether the within-view negatives count.
@@ -142,7 +141,7 @@ def independently_additive(
     _check_kinds("independently_additive", cross_view, within_view)
     pairs = _pairs.prepare("independently_additive", u, v, ids, axis_name)
 
-    def total(anchors, candidates):
+    def sum_of_psi(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
         return pairwise.total(
             psi,
             anchors,
@@ -155,16 +154,16 @@ def independently_additive(
 
     negatives = jnp.zeros_like(pairs.positive)
     if cross_view:
-        negatives += total(pairs.u, pairs.v)
+        negatives += sum_of_psi(pairs.u, pairs.v)
     if within_view:
-        negatives += (total(pairs.u, pairs.u) + total(pairs.v, pairs.v)) / 2
+        negatives += (sum_of_psi(pairs.u, pairs.u) + sum_of_psi(pairs.v, pairs.v)) / 2
     count = jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1)
     return negatives / count - phi(pairs.positive)
 
 
-def _check_kinds(name, cross_view, within_view):
+def _check_kinds(name: str, cross_view: bool, within_view: bool) -> None:
     if not cross_view and not within_view:
         raise ValueError(
-            f"losses.{name}: negatives are wanted, cross_view, within_view or both; got neither: "
+            f"losses.{name}: expected cross_view or within_view negatives, or both, got neither; "
             "(c1, c2) is (1, 0), (0, 1) or (1, 1)."
         )

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
@@ -23,7 +24,7 @@ def kcl(
     kernel: str | Kernel = "gaussian",
     t: float | jax.Array = 2.0,
     gamma: float | jax.Array = 16.0,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -83,7 +84,7 @@ def kcl(
         "implementation": implementation,
     }
 
-    def of_similarity(s):
+    def of_similarity(s: jax.Array) -> jax.Array:
         return of_negatives(jnp.maximum(2 - 2 * s, 0))
 
     energy = sum(pairwise.total(of_similarity, x, x, **options) for x in (pairs.u, pairs.v))
@@ -100,7 +101,7 @@ def align_uniform(
     weight: float | jax.Array = 1.0,
     alpha: float | jax.Array = 2.0,
     t: float | jax.Array = 2.0,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -158,21 +159,21 @@ def align_uniform(
     return _power(_pairs.squared_distance(pairs), alpha / 2) + weight * sum(uniformity) / 2
 
 
-def _gaussian(squared, t):
+def _gaussian(squared: jax.Array, t: float | jax.Array) -> jax.Array:
     return jnp.exp(-t * squared)
 
 
-def _log(squared, t):
+def _log(squared: jax.Array, t: float | jax.Array) -> jax.Array:
     return -jnp.log1p(t * squared) / 2
 
 
-def _imq(squared, t):
+def _imq(squared: jax.Array, t: float | jax.Array) -> jax.Array:
     return t / jnp.sqrt(t**2 + squared)
 
 
-def _riesz(squared, t):
+def _riesz(squared: jax.Array, t: float | jax.Array) -> jax.Array:
     squared = jnp.maximum(squared, 16 * jnp.finfo(squared.dtype).eps)
-    return jnp.where(t < 0, -1, 1).astype(squared.dtype) * squared ** (-t / 2)
+    return jnp.where(jnp.asarray(t) < 0, -1, 1).astype(squared.dtype) * squared ** (-t / 2)
 
 
 KERNELS = {"gaussian": _gaussian, "log": _log, "imq": _imq, "riesz": _riesz, "gaussian_riesz": _riesz}
@@ -184,13 +185,13 @@ def _kernels(kernel: str | Kernel, t: float | jax.Array, dtype: jnp.dtype) -> tu
         return kernel, kernel
     if kernel not in KERNELS:
         raise ValueError(
-            f"losses.kcl: kernel {kernel!r} is unknown; give one of {', '.join(map(repr, KERNELS))}, "
-            "or a function of the squared distance."
+            f"losses.kcl: expected kernel {', '.join(map(repr, KERNELS))}, or a function of the squared distance, "
+            f"got {kernel!r}."
         )
     if "riesz" not in kernel:
         t = _pairs.positive_scalar("kcl", "t", t, dtype)
     elif isinstance(t, numbers.Real) and t == 0:
-        raise ValueError(f"losses.kcl: the {kernel} kernel wants a t, its exponent, that is not 0; got {t}.")
+        raise ValueError(f"losses.kcl: expected a t other than 0, the exponent of the {kernel} kernel, got {t}.")
     else:
         t = _pairs.scalar("kcl", "t", t, dtype)
     of_negatives = partial(KERNELS[kernel], t=t)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs, _softmax
@@ -24,7 +25,7 @@ def multi_view_info_nce(
     *,
     temperature: float | jax.Array = 0.2,
     form: str = "pairwise",
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -65,13 +66,13 @@ def multi_view_info_nce(
       the denominator; their equation, followed here, does not.
     """
     if form not in INFO_NCE_FORMS:
-        raise ValueError(f"losses.multi_view_info_nce: form {form!r} is unknown; give one of 'joint', 'pairwise'.")
+        raise ValueError(f"losses.multi_view_info_nce: expected form 'joint' or 'pairwise', got {form!r}.")
     views, ids = _prepare("multi_view_info_nce", views, ids, axis_name)
     options = {"axis_name": axis_name, "implementation": implementation}
     scale = _pairs.inverse_temperature("multi_view_info_nce", temperature, views.dtype)
     if form == "pairwise":
         pairs = itertools.combinations(views, 2)
-        values = [_softmax.info_nce(u, v, temperature=1 / scale, ids=ids, **options) for u, v in pairs]
+        values = [_softmax.info_nce(u, v, temperature=temperature, ids=ids, **options) for u, v in pairs]
         return jnp.mean(jnp.stack(values), axis=0)
     others = len(views) - 1
     negatives = [
@@ -96,7 +97,7 @@ def multi_view_dhel(
     *,
     temperature: float | jax.Array = 0.2,
     form: str = "sum",
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -135,7 +136,7 @@ def multi_view_dhel(
       and an anchor is not its own negative; their equation counts each pair in both orders, which takes off log 2.
     """
     if form not in DHEL_FORMS:
-        raise ValueError(f"losses.multi_view_dhel: form {form!r} is unknown; give one of 'sum', 'mean'.")
+        raise ValueError(f"losses.multi_view_dhel: expected form 'sum' or 'mean', got {form!r}.")
     views, ids = _prepare("multi_view_dhel", views, ids, axis_name)
     scale = _pairs.inverse_temperature("multi_view_dhel", temperature, views.dtype)
     options = {"scale": scale, "axis_name": axis_name, "implementation": implementation}
@@ -150,12 +151,12 @@ class _Views(NamedTuple):
     ids: jax.Array  # [m] int32
 
 
-def _prepare(name: str, views: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName) -> _Views:
+def _prepare(name: str, views: jax.Array, ids: ArrayLike | None, axis_name: spmd.AxisName) -> _Views:
     views = jnp.asarray(views)
     if views.ndim != 3 or views.shape[0] < 2:
-        raise ValueError(f"losses.{name}: views of shape [V, m, d], V >= 2, are wanted; got {views.shape}.")
+        raise ValueError(f"losses.{name}: expected views of shape [V, m, d] with V >= 2, got {views.shape}.")
     if not jnp.issubdtype(views.dtype, jnp.floating):
-        raise ValueError(f"losses.{name}: views of a float dtype are wanted; got {views.dtype}.")
+        raise ValueError(f"losses.{name}: expected views of a float dtype, got {views.dtype}.")
     ids = _pairs.number_instances(name, views.shape[1], ids, axis_name)
     return _Views(pairwise.normalize(views), ids)
 

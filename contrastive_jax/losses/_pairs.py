@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from contrastive_jax import pairwise, spmd
+from contrastive_jax.pairwise import parts
 
 
 class Pairs(NamedTuple):
@@ -14,50 +16,44 @@ class Pairs(NamedTuple):
 
     u: jax.Array  # [m, d], unit norm
     v: jax.Array  # [m, d], unit norm
-    ids: jax.Array  # [m] int32, unique over all devices unless the caller gave others
+    ids: jax.Array  # [m] int, unique over all devices unless the caller gave others
     positive: jax.Array  # [m], similarity of u_i and v_i
 
 
-def prepare(name: str, u: jax.Array, v: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName) -> Pairs:
+def prepare(name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_name: spmd.AxisName) -> Pairs:
     """Check the shapes of a batch of pairs and normalise it."""
     u, v = jnp.asarray(u), jnp.asarray(v)
     if u.ndim != 2 or u.shape != v.shape:
-        raise ValueError(f"losses.{name}: u and v of one shape [m, d] are wanted; got {u.shape} and {v.shape}.")
+        raise ValueError(f"losses.{name}: expected u and v of the same shape [m, d], got {u.shape} and {v.shape}.")
     if not jnp.issubdtype(u.dtype, jnp.floating) or not jnp.issubdtype(v.dtype, jnp.floating):
-        raise ValueError(f"losses.{name}: u and v of a float dtype are wanted; got {u.dtype} and {v.dtype}.")
+        raise ValueError(f"losses.{name}: expected u and v of a float dtype, got {u.dtype} and {v.dtype}.")
     ids = number_instances(name, u.shape[0], ids, axis_name)
-    dtype = pairwise.accumulation_dtype(u.dtype, v.dtype)
+    dtype = parts.accumulation_dtype(u.dtype, v.dtype)
     u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
     return Pairs(u, v, ids, jnp.sum(u * v, axis=-1))
 
 
-def number_instances(name: str, m: int, ids: jax.Array | None, axis_name: spmd.AxisName) -> jax.Array:
+def number_instances(name: str, m: int, ids: ArrayLike | None, axis_name: spmd.AxisName) -> jax.Array:
     """The caller's instance ids [m], checked; or, for None, numbers that no other device uses."""
     if m * spmd.axis_size(axis_name) < 2:
-        raise ValueError(
-            f"losses.{name}: m >= 2 pairs over all devices are wanted, else there are no negatives; got {m}."
-        )
+        raise ValueError(f"losses.{name}: expected m >= 2 pairs over all devices, got {m}; fewer have no negatives.")
     if ids is None:
         return spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
-    if ids.shape != (m,) or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(
-            f"losses.{name}: ids are instance ids, integers of shape ({m},); got {ids.dtype} of shape {ids.shape}."
-        )
-    return ids
+    return parts.check_ids(f"losses.{name}", "ids", ids, (m,))
 
 
 def scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
     """A hyperparameter, perhaps traced, as a scalar of the embeddings' dtype."""
     value = jnp.asarray(value, dtype)
     if value.ndim != 0:
-        raise ValueError(f"losses.{name}: a scalar {what} is wanted; got shape {value.shape}.")
+        raise ValueError(f"losses.{name}: expected a scalar {what}, got shape {value.shape}.")
     return value
 
 
 def positive_scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
     """A `scalar` that is refused where it is known and not positive."""
     if isinstance(value, numbers.Real) and not value > 0:
-        raise ValueError(f"losses.{name}: {what} above 0 is wanted; got {value}.")
+        raise ValueError(f"losses.{name}: expected {what} > 0, got {value}.")
     return scalar(name, what, value, dtype)
 
 
@@ -66,7 +62,7 @@ def inverse_temperature(name: str, temperature: float | jax.Array, dtype: jnp.dt
     return 1 / positive_scalar(name, "temperature", temperature, dtype)
 
 
-def negatives_per_anchor(pairs: Pairs, ids: jax.Array | None, axis_name: spmd.AxisName) -> int | jax.Array:
+def negatives_per_anchor(pairs: Pairs, ids: ArrayLike | None, axis_name: spmd.AxisName) -> int | jax.Array:
     """How many negatives of one kind (cross-view, or within a view) each anchor has: one int, or [m] with ids."""
     if ids is None:
         return pairs.ids.shape[0] * spmd.axis_size(axis_name) - 1

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
@@ -18,7 +19,7 @@ def info_nce(
     v: jax.Array,
     *,
     temperature: float | jax.Array = 0.2,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -31,7 +32,7 @@ def info_nce(
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
-      temperature: t > 0, scalar; may be traced.
+      temperature: t > 0, scalar; may be traced. Learnt through its logarithm, it is `pairwise.finite_exp` of that.
       ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: of the reduction over negatives, see `pairwise.logsumexp`.
@@ -68,7 +69,7 @@ def simclr(
     v: jax.Array,
     *,
     temperature: float | jax.Array = 0.2,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -115,7 +116,7 @@ def dcl(
     *,
     temperature: float | jax.Array = 0.2,
     sigma: float | jax.Array | None = None,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -176,7 +177,7 @@ def dhel(
     *,
     temperature: float | jax.Array = 0.2,
     form: str = "mean",
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -215,7 +216,7 @@ def dhel(
       local batch and so lose or invent negatives; here every device sees all m - 1 of them.
     """
     if form not in DHEL_FORMS:
-        raise ValueError(f"losses.dhel: form {form!r} is unknown; give one of {', '.join(map(repr, DHEL_FORMS))}.")
+        raise ValueError(f"losses.dhel: expected form {', '.join(map(repr, DHEL_FORMS))}, got {form!r}.")
     pairs = _pairs.prepare("dhel", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("dhel", temperature, pairs.u.dtype)
     views = {"mean": (pairs.u, pairs.v), "sum": (pairs.u, pairs.v), "one_sided": (pairs.u,)}[form]
@@ -227,7 +228,7 @@ def dhel(
     return uniformity * (0.5 if form == "mean" else 1.0) - pairs.positive * scale
 
 
-def _mises_fisher_weights(positive, sigma, axis_name):
+def _mises_fisher_weights(positive: jax.Array, sigma: float | jax.Array, axis_name: spmd.AxisName) -> jax.Array:
     """2 - exp(s_i / sigma) / mean exp(s / sigma), over the positive pairs of all devices: [m], without a gradient."""
     sigma = _pairs.positive_scalar("dcl", "sigma", sigma, positive.dtype)
     logits = lax.stop_gradient(positive / sigma)

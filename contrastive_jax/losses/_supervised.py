@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import declare
+from contrastive_jax.pairwise import parts
 
 
 @declare(labels=True)
@@ -13,10 +15,10 @@ from contrastive_jax.losses.contract import declare
 def sup_con(
     u: jax.Array,
     v: jax.Array,
-    labels: jax.Array,
+    labels: ArrayLike,
     *,
     temperature: float | jax.Array = 0.1,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -59,12 +61,7 @@ def sup_con(
     """
     pairs = _pairs.prepare("sup_con", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("sup_con", temperature, pairs.u.dtype)
-    labels = jnp.asarray(labels)
-    if labels.shape != pairs.ids.shape or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(
-            f"losses.sup_con: labels, integers of shape {pairs.ids.shape}, are wanted; "
-            f"got {labels.dtype} of shape {labels.shape}."
-        )
+    labels = parts.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
     embeddings = jnp.concatenate([pairs.u, pairs.v])
     own = spmd.axis_index(axis_name) * len(embeddings) + jnp.arange(len(embeddings), dtype=jnp.int32)
     everything = pairwise.logsumexp(
@@ -76,26 +73,28 @@ def sup_con(
         axis_name=axis_name,
         implementation=implementation,
     )
-    positives, count = _sum_of_positives(embeddings, labels, ids, axis_name)
+    positives, count = _sum_of_positives(embeddings, labels, None if ids is None else pairs.ids, axis_name)
     similarity = jnp.sum(embeddings * positives, axis=-1) / count
     from_u, from_v = jnp.split(everything - similarity * scale, 2)
     return (from_u + from_v) / 2
 
 
-def _sum_of_positives(embeddings, labels, ids, axis_name):
+def _sum_of_positives(
+    embeddings: jax.Array, labels: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName
+) -> tuple[jax.Array, jax.Array]:
     """For each of the [2m] anchors the sum [2m, d] of its positives, and how many [2m] they are."""
 
-    def among(*keys):
+    def among(*keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _sum_of_equals(embeddings, [jnp.concatenate([key, key]) for key in keys], axis_name)
 
     groups = [(1, among(labels))]
     if ids is not None:  # equal in one or the other: those equal in both were counted twice
         groups += [(1, among(ids)), (-1, among(labels, ids))]
-    total = sum(sign * sums for sign, (sums, _) in groups) - embeddings
-    return total, sum(sign * count for sign, (_, count) in groups) - 1
+    sums, counts = (jnp.sum(jnp.stack([sign * group[i] for sign, group in groups]), axis=0) for i in (0, 1))
+    return sums - embeddings, counts - 1
 
 
-def _sum_of_equals(x, keys, axis_name):
+def _sum_of_equals(x: jax.Array, keys: list[jax.Array], axis_name: spmd.AxisName) -> tuple[jax.Array, jax.Array]:
     """For each row of x [n, d] the sum of the rows, of all devices, whose keys equal its own, and their number.
 
     The rows are sorted by key, so memory stays linear in the number of rows: there is no matrix of who equals whom.

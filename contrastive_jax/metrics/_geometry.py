@@ -38,7 +38,7 @@ def alignment(u: ArrayLike, v: ArrayLike, *, alpha: float = 2.0) -> float:
     """
     a, b = _unit("alignment", u), _unit("alignment", v)
     if a.shape != b.shape:
-        raise ValueError(f"metrics.alignment: u and v of one shape are wanted; got {a.shape} and {b.shape}.")
+        raise ValueError(f"metrics.alignment: expected u and v of the same shape, got {a.shape} and {b.shape}.")
     return float(np.mean(np.linalg.norm(a.astype(np.float64) - b, axis=1) ** alpha))
 
 
@@ -161,13 +161,13 @@ def _gram(x: np.ndarray) -> np.ndarray:
 def _unit(function: str, x: ArrayLike) -> np.ndarray:
     array = np.asarray(x)
     if array.ndim != 2 or len(array) < 2:
-        raise ValueError(f"metrics.{function}: embeddings [n >= 2, d] are wanted; got shape {array.shape}.")
+        raise ValueError(f"metrics.{function}: expected embeddings [n >= 2, d], got shape {array.shape}.")
     array = array if array.dtype == np.float64 else array.astype(np.float32)
     norms = np.linalg.norm(array, axis=1)
     if not np.abs(norms - 1).max() <= _UNIT_NORM_TOLERANCE:
         raise ValueError(
-            f"metrics.{function}: unit-norm embeddings are wanted; the greatest norm is {norms.max():.6g} and the "
-            f"least {norms.min():.6g}. Divide each by its norm first (`pairwise.normalize`)."
+            f"metrics.{function}: expected unit-norm embeddings, got norms from {norms.min():.6g} to "
+            f"{norms.max():.6g}; divide each by its norm first (`pairwise.normalize`)."
         )
     return array
 
@@ -184,7 +184,7 @@ def _over_pairs(fn: Callable, x: np.ndarray, *args: float, combine: Callable = n
     return functools.reduce(combine, (np.asarray(part, np.float64) for part in parts))
 
 
-def _similarities(rows, columns, i, j, n):
+def _similarities(rows: jax.Array, columns: jax.Array, i: int, j: int, n: int) -> tuple[jax.Array, jax.Array]:
     """[block, block] similarities, and which of them are pairs not counted elsewhere."""
     similarity = jnp.matmul(rows, columns.T, precision="highest")
     row = i + jnp.arange(len(rows), dtype=jnp.int32)[:, None]
@@ -193,13 +193,13 @@ def _similarities(rows, columns, i, j, n):
 
 
 @jax.jit
-def _log_energies(rows, columns, i, j, n, t):
+def _log_energies(rows: jax.Array, columns: jax.Array, i: int, j: int, n: int, t: float) -> jax.Array:
     similarity, keep = _similarities(rows, columns, i, j, n)
     return jax.nn.logsumexp(jnp.where(keep, -t * jnp.maximum(2 - 2 * similarity, 0), -jnp.inf), axis=1)
 
 
 @jax.jit
-def _counts(rows, columns, i, j, n):
+def _counts(rows: jax.Array, columns: jax.Array, i: int, j: int, n: int) -> jax.Array:
     similarity, keep = _similarities(rows, columns, i, j, n)
     bins = jnp.clip(jnp.floor((similarity + 1) * (_BINS / 2)), 0, _BINS - 1).astype(jnp.int32)
     return jnp.zeros(_BINS, jnp.uint32).at[bins.reshape(-1)].add(keep.reshape(-1).astype(jnp.uint32))

@@ -1,13 +1,16 @@
 """The distribution of similarities of a contrast set: every pair counted once, mergeable exactly."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
+from contrastive_jax.pairwise import parts
 
 MAX_INSTANCES = 65_536  # m(m-1) pairs still fit a uint32 count
 
@@ -45,7 +48,7 @@ def similarity_distribution(
     v: jax.Array,
     *,
     num_bins: int = 100,
-    ids: jax.Array | None = None,
+    ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> SimilarityDistribution:
@@ -85,8 +88,10 @@ def similarity_distribution(
     u, v = lax.stop_gradient((pairwise.normalize(u), pairwise.normalize(v)))
     m = u.shape[0]
     position = spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
+    if ids is not None:
+        ids = parts.check_ids("metrics.similarity_distribution", "ids", ids, (m,))
     own = _Pairs(u, v, position if ids is None else ids, position, jnp.ones(m, bool))
-    implementation = pairwise.choose(implementation, m, m, axis_name)
+    implementation = parts.choose_implementation(implementation, m, m, axis_name)
     positive = _describe(jnp.sum(own.u * own.v, axis=-1)[:, None], jnp.ones((m, 1), bool), num_bins)
     negative = _negatives(own, num_bins, implementation, axis_name)
     local = SimilarityDistribution(positive, *negative)
@@ -101,15 +106,17 @@ class _Pairs(NamedTuple):
     exists: jax.Array  # [m]; False for what fills the last block
 
 
-def _negatives(own, num_bins, implementation, axis_name):
+def _negatives(
+    own: _Pairs, num_bins: int, implementation: str, axis_name: spmd.AxisName
+) -> tuple[PairSimilarities, PairSimilarities]:
     """Cross-view and within-view similarities of this device's pairs with those of all devices."""
     travel = implementation == "ring"
     own = _Pairs(*spmd.vary_alike(own))
     others = own if travel else jax.tree.map(lambda x: spmd.gather(x, axis_name), own)
     m = len(own.u)
-    rows = m if implementation == "dense" else min(m, max(1, pairwise.DENSE_ENTRIES // len(others.u)))
+    rows = m if implementation == "dense" else min(m, max(1, parts.DENSE_ENTRIES // len(others.u)))
 
-    def with_shard(so_far, shard):
+    def with_shard(so_far: Any, shard: _Pairs) -> Any:
         some = _of_blocks(own, shard, num_bins, rows)
         return _merge_each(jax.tree.map(lambda *xs: jnp.stack(xs), so_far, some), *_OF_A_STACK)
 
@@ -117,17 +124,17 @@ def _negatives(own, num_bins, implementation, axis_name):
     return spmd.ring(with_shard, none, others, axis_name) if travel else _of_blocks(own, others, num_bins, rows)
 
 
-def _of_blocks(own, others, num_bins, rows):
+def _of_blocks(own: _Pairs, others: _Pairs, num_bins: int, rows: int) -> tuple[PairSimilarities, PairSimilarities]:
     """Similarities of the pairs of `own` with `others`, so many rows at a time."""
     m = len(own.u)
     if rows == m:
         return _of_rows(own, others, num_bins)
-    blocks = jax.tree.map(lambda x: pairwise.fill_blocks(x, rows), own)
+    blocks = jax.tree.map(lambda x: parts.fill_blocks(x, rows), own)
     stacked = lax.map(lambda some: _of_rows(some, others, num_bins), blocks)
     return _merge_each(stacked, *_OF_A_STACK)
 
 
-def _of_rows(own, others, num_bins):
+def _of_rows(own: _Pairs, others: _Pairs, num_bins: int) -> tuple[PairSimilarities, PairSimilarities]:
     exists = own.exists[:, None]
     different = exists & (own.ids[:, None] != others.ids[None, :])
     once = different & (own.position[:, None] < others.position[None, :])
@@ -179,7 +186,7 @@ def select(distribution: SimilarityDistribution, keep: jax.Array) -> SimilarityD
     return SimilarityDistribution(*map(one, distribution))
 
 
-def _no_pairs(num_bins, dtype):
+def _no_pairs(num_bins: int, dtype: jnp.dtype) -> PairSimilarities:
     moments = (jnp.asarray(x, dtype) for x in (0, 0, jnp.inf, -jnp.inf))
     return PairSimilarities(jnp.zeros(num_bins, jnp.uint32), jnp.uint32(0), *moments)
 
@@ -187,17 +194,19 @@ def _no_pairs(num_bins, dtype):
 _OF_A_STACK = (lambda x: x.sum(axis=0), lambda x: x.min(axis=0), lambda x: x.max(axis=0))
 
 
-def _merge_each(kinds, total, least, greatest):
+def _merge_each(
+    kinds: Any, add: Callable[[Any], Any], least: Callable[[Any], Any], greatest: Callable[[Any], Any]
+) -> Any:
     """Merge every `PairSimilarities` of a tuple, by what sums, and finds extremes, over the parts."""
 
     def one(pairs: PairSimilarities) -> PairSimilarities:
         weight = pairs.count.astype(pairs.mean.dtype)
-        count = total(pairs.count)
-        divisor = total(weight).clip(1)
-        mean = total(weight * pairs.mean) / divisor
-        variance = total(weight * (pairs.variance + (pairs.mean - mean) ** 2)) / divisor
+        count = add(pairs.count)
+        divisor = add(weight).clip(1)
+        mean = add(weight * pairs.mean) / divisor
+        variance = add(weight * (pairs.variance + (pairs.mean - mean) ** 2)) / divisor
         ends = _nan_where(mean, least(pairs.least)), _nan_where(mean, greatest(pairs.greatest))
-        return PairSimilarities(total(pairs.counts), count, mean, variance, *ends)
+        return PairSimilarities(add(pairs.counts), count, mean, variance, *ends)
 
     return jax.tree.map(one, kinds, is_leaf=lambda x: isinstance(x, PairSimilarities))
 
@@ -213,7 +222,7 @@ def _describe(values: jax.Array, mask: jax.Array, num_bins: int) -> PairSimilari
     return PairSimilarities(_histogram(values, mask, num_bins), count, mean, variance, least, greatest)
 
 
-def _nan_where(mean, x):
+def _nan_where(mean: jax.Array, x: jax.Array) -> jax.Array:
     """x, but NaN where the mean is: XLA's minimum and maximum on CPUs may pass over a NaN."""
     return x + 0 * mean
 
@@ -229,17 +238,17 @@ def _histogram(values: jax.Array, mask: jax.Array, num_bins: int) -> jax.Array:
     return jnp.sum(jax.vmap(row)(bins, mask), axis=0, dtype=jnp.uint32)
 
 
-def _check(u, v, num_bins, axis_name, implementation):
+def _check(u: jax.Array, v: jax.Array, num_bins: int, axis_name: spmd.AxisName, implementation: str | None) -> None:
     if u.ndim != 2 or u.shape != v.shape:
         raise ValueError(
-            f"metrics.similarity_distribution: u and v of one shape [m, d] are wanted; got {u.shape} and {v.shape}."
+            f"metrics.similarity_distribution: expected u and v of the same shape [m, d], got {u.shape} and {v.shape}."
         )
     if num_bins < 1:
-        raise ValueError(f"metrics.similarity_distribution: num_bins >= 1 is wanted; got {num_bins}.")
+        raise ValueError(f"metrics.similarity_distribution: expected num_bins >= 1, got {num_bins}.")
     m = u.shape[0] * spmd.axis_size(axis_name)
     if m > MAX_INSTANCES:
         raise ValueError(
-            f"metrics.similarity_distribution: at most {MAX_INSTANCES} pairs at once are wanted, else a count may "
-            f"overflow; got {m}. Split them and merge the parts."
+            f"metrics.similarity_distribution: expected at most {MAX_INSTANCES} pairs at once, got {m}; split them and "
+            "`merge` the parts, or counts may overflow."
         )
-    pairwise.check_implementation("metrics.similarity_distribution", implementation, axis_name)
+    parts.check_implementation("metrics.similarity_distribution", implementation, axis_name)

@@ -1,15 +1,14 @@
 """The steps that turn to NaN when written plainly, each written once."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes
-
-
-def accumulation_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
-    """The dtype sums are held in: float32, or float64 where an input is float64."""
-    return jnp.dtype(jnp.float64 if jnp.float64 in dtypes else jnp.float32)
+from contrastive_jax.pairwise.parts import accumulation_dtype
 
 
 def normalize(x: jax.Array) -> jax.Array:
@@ -33,18 +32,18 @@ def normalize(x: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def _unit_rows(x):
+def _unit_rows(x: jax.Array) -> jax.Array:
     return _unit_rows_and_factors(x)[0]
 
 
 @_unit_rows.defjvp
-def _unit_rows_jvp(primals, tangents):
+def _unit_rows_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """d(x / |x|) = (dx - y (y.dx)) / |x|: what a gradient has to keep is the unit rows, which are there anyway."""
     (x,), (dx,) = primals, tangents
     y, factors = _unit_rows_and_factors(x)
 
     @jax.checkpoint  # else a gradient keeps the factors as wide as the rows that they multiply
-    def across(y, factors, dx):
+    def across(y: jax.Array, factors: tuple[jax.Array, jax.Array], dx: jax.Array) -> jax.Array:
         part = dx - y * jnp.sum(y * dx, axis=-1, keepdims=True)
         for factor in factors:  # one after the other: their product may be more than a float holds
             part = part * factor
@@ -53,7 +52,7 @@ def _unit_rows_jvp(primals, tangents):
     return y, across(y, factors, dx)
 
 
-def _unit_rows_and_factors(x):
+def _unit_rows_and_factors(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """x / |x| [m, d], and two factors [m, 1] of 1 / |x|; all 0 for a row of zeros."""
     peak = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
     # XLA's maximum on CPUs may pass over a NaN, which is no zero.
@@ -66,6 +65,26 @@ def _unit_rows_and_factors(x):
     square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
     root = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
     return scaled * root, (root, part * inverse)
+
+
+def finite_exp(x: ArrayLike) -> jax.Array:
+    """exp(x), so far from 0 and infinity that its inverse is a float too: a scale learnt through its logarithm.
+
+    Beyond those limits (86 from 0 in float32) the gradient is 0, which it would round to, and not 0 times infinity.
+
+    Args:
+      x: any shape, any float dtype; the logarithm of a scale or of a temperature.
+
+    Returns:
+      The same shape and dtype, above 0 and finite.
+
+    Example:
+      >>> jax.value_and_grad(lambda log_scale: 1 / pairwise.finite_exp(-log_scale))(-104.0)[1]
+      Array(0., dtype=float32, weak_type=True)
+    """
+    x = jnp.asarray(x)
+    limit = math.floor(-math.log(float(jnp.finfo(x.dtype).tiny))) - 1
+    return jnp.exp(jnp.clip(x, -limit, limit))
 
 
 @explicit_axes.accept(out_axis=0)

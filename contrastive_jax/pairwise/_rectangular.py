@@ -5,6 +5,7 @@ candidates of all devices pass by, each device's in turn: what a device holds is
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,26 +13,35 @@ from jax import lax
 
 from contrastive_jax import spmd
 from contrastive_jax.pairwise import _tiles
-from contrastive_jax.pairwise._tiles import Rows
+from contrastive_jax.pairwise._tiles import Function, Rows
+from contrastive_jax.spmd import AxisName
+
+# Ids and validity of the anchors, and of the candidates, shifts, and what a function takes first; not differentiated.
+Fixed = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, tuple[jax.Array, ...]]
+Constants = tuple[jax.Array, ...]
+Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def total(fn, axis_name, ax, cx, fixed, constants):
-    """Sums [blocks, size] for anchors ax and candidates cx in blocks; `fixed`: their ids and
-    validity, shifts, and what fn takes first."""
+def sum_tiles(
+    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+) -> jax.Array:
+    """Sums [blocks, size] for anchors ax and candidates cx in blocks."""
     return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
 
 
-def _forward(fn, axis_name, ax, cx, fixed, constants):
+def _forward(
+    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+) -> tuple[jax.Array, Residuals]:
     a_ids, a_valid, c_ids, c_valid, shift, others = fixed
     fn = partial(fn, others)
 
-    def of_shard(y, shard):
-        def of_block(block):
+    def of_shard(y: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def of_block(block: tuple[Rows, jax.Array]) -> jax.Array:
             a, shift = block
 
-            def body(y, c):
-                of_tile = _tiles.values(fn, a, c, shift, constants)(_tiles.similarities(a, c), constants)
+            def body(y: jax.Array, c: Rows) -> tuple[jax.Array, None]:
+                of_tile = _tiles.values(fn, a, c, shift)(_tiles.similarities(a, c), constants)
                 return y + jnp.sum(of_tile, axis=1), None
 
             return lax.scan(body, jnp.zeros_like(shift), Rows(shard[0], shard[1], c_valid))[0]
@@ -42,22 +52,24 @@ def _forward(fn, axis_name, ax, cx, fixed, constants):
     return y, (ax, cx, fixed, constants)
 
 
-def _backward(fn, axis_name, residuals, g):
+def _backward(
+    fn: Function, axis_name: AxisName, residuals: Residuals, g: jax.Array
+) -> tuple[jax.Array, jax.Array, Any, Constants]:
     ax, cx, fixed, constants = residuals
     a_ids, a_valid, c_ids, c_valid, shift, others = fixed
     fn = partial(fn, others)
     zero_constants = tuple(jnp.zeros_like(k) for k in constants)
 
-    def of_shard(carry, shard):
+    def of_shard(carry: Any, shard: tuple[jax.Array, jax.Array]) -> Any:
         da, dc, dk = carry
         # The sums for a shard's rows travel one step behind it: nothing below waits for them.
         dc = spmd.rotate(dc, axis_name)
 
-        def of_block(carry, block):
+        def of_block(carry: Any, block: tuple[Rows, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
             dc, dk = carry
             a, shift, g = block
 
-            def body(carry, c):
+            def body(carry: Any, c: Rows) -> tuple[Any, jax.Array]:
                 da, dk = carry
                 ds, more = _tiles.pull(fn, a, c, shift, constants, _tiles.similarities(a, c), g[:, None])
                 return (da + _tiles.times(ds, c.x), _tiles.add(dk, more)), _tiles.times(ds.T, a.x)
@@ -75,19 +87,21 @@ def _backward(fn, axis_name, residuals, g):
     return da.astype(ax.dtype), dc.astype(cx.dtype), _tiles.no_gradient(fixed), dk
 
 
-total.defvjp(_forward, _backward)
+sum_tiles.defvjp(_forward, _backward)
 
 
-def greatest(axis_name, ax, cx, fixed, scale):
+def greatest(
+    axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: tuple[jax.Array, ...], scale: jax.Array
+) -> jax.Array:
     """The greatest scaled similarity [blocks, size] of each anchor to a negative; -inf where it has none."""
     a_ids, a_valid, c_ids, c_valid = fixed
 
-    def of_shard(peak, shard):
-        def of_block(block):
+    def of_shard(peak: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def of_block(block: tuple[Rows, jax.Array]) -> jax.Array:
             a, peak = block
 
-            def body(peak, c):
-                logits = jnp.where(_tiles.negative(a, c), scale * _tiles.similarities(a, c), -jnp.inf)
+            def body(peak: jax.Array, c: Rows) -> tuple[jax.Array, None]:
+                logits = jnp.where(_tiles.are_negatives(a, c), scale * _tiles.similarities(a, c), -jnp.inf)
                 return jnp.maximum(peak, jnp.max(logits, axis=1)), None
 
             return lax.scan(body, peak, Rows(shard[0], shard[1], c_valid))[0]

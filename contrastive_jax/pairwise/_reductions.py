@@ -1,16 +1,15 @@
 """The engine's public face: shapes checked once, candidates gathered once, one implementation chosen."""
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
-from contrastive_jax.pairwise import _blockwise, _dense
-
-IMPLEMENTATIONS = ("dense", "blockwise", "ring")
-# About as many entries as dense is no slower for (docs/benchmarks.md); blockwise also compiles longer.
-DENSE_ENTRIES = 2**20
+from contrastive_jax.closures import Elementwise
+from contrastive_jax.pairwise import _blockwise, _dense, parts
 
 
 @explicit_axes.accept(out_axis=0)
@@ -19,8 +18,8 @@ def logsumexp(
     candidates: jax.Array,
     *,
     scale: float | jax.Array = 1.0,
-    anchor_ids: jax.Array | None = None,
-    candidate_ids: jax.Array | None = None,
+    anchor_ids: ArrayLike | None = None,
+    candidate_ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
     block_size: int | None = None,
@@ -57,21 +56,20 @@ def logsumexp(
       >>> pairwise.logsumexp(anchors, anchors, anchor_ids=jnp.arange(3), candidate_ids=jnp.arange(3))
       Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
     """
-    _check("logsumexp", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size)
-    implementation = choose(implementation, len(anchors), len(candidates), axis_name)
-    candidates, options = _options(implementation, candidates, anchor_ids, candidate_ids, axis_name, block_size)
-    engine = _dense if implementation == "dense" else _blockwise
+    engine, candidates, options = _prepare(
+        "pairwise.logsumexp", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size
+    )
     return engine.logsumexp(anchors, candidates, scale=scale, **options)
 
 
 @explicit_axes.accept(out_axis=0)
 def total(
-    fn: Callable[[jax.Array], jax.Array],
+    fn: Elementwise,
     anchors: jax.Array,
     candidates: jax.Array,
     *,
-    anchor_ids: jax.Array | None = None,
-    candidate_ids: jax.Array | None = None,
+    anchor_ids: ArrayLike | None = None,
+    candidate_ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
     block_size: int | None = None,
@@ -81,7 +79,8 @@ def total(
     .. math:: y_i = \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \mathrm{fn}(a_i^\top c_j)
 
     Args:
-      fn: elementwise function of the similarity; it may close over traced arrays. It is never shown an excluded pair.
+      fn: elementwise function of the similarity; it may close over traced arrays of any dtype. It is never
+        shown an excluded pair.
       anchors: [m, d], any float dtype; used as they are (see `normalize`).
       candidates: [n, d]. Under `axis_name`, each device's own part of them.
       anchor_ids: [m] int, and
@@ -106,67 +105,83 @@ def total(
       >>> pairwise.total(jnp.square, jnp.eye(2), jnp.ones((3, 2)))
       Array([3., 3.], dtype=float32)
     """
-    _check("total", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size)
-    implementation = choose(implementation, len(anchors), len(candidates), axis_name)
-    candidates, options = _options(implementation, candidates, anchor_ids, candidate_ids, axis_name, block_size)
-    engine = _dense if implementation == "dense" else _blockwise
-    return engine.total(fn, anchors, candidates, **options)
+    engine, candidates, options = _prepare(
+        "pairwise.total", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size
+    )
+    return engine.sum_over_negatives(fn, anchors, candidates, **options)
 
 
-def choose(implementation: str | None, m: int, n: int, axis_name: spmd.AxisName) -> str:
-    """The implementation that `None` stands for, with m anchors and n candidates on each device."""
-    if implementation is not None:
-        return implementation
-    devices = spmd.axis_size(axis_name)
-    if m * n * devices <= DENSE_ENTRIES:
-        return "dense"
-    return "ring" if devices > 1 and n >= _blockwise.BLOCK_SIZE else "blockwise"
-
-
-def _options(implementation, candidates, anchor_ids, candidate_ids, axis_name, block_size):
-    """The candidates, gathered unless they travel, and the other arguments of an implementation."""
+def _prepare(
+    function: str,
+    anchors: jax.Array,
+    candidates: jax.Array,
+    anchor_ids: ArrayLike | None,
+    candidate_ids: ArrayLike | None,
+    axis_name: spmd.AxisName,
+    implementation: str | None,
+    block_size: int | None,
+) -> tuple[Any, jax.Array, dict[str, Any]]:
+    """The engine that computes, the candidates, gathered unless they travel, and the engine's other arguments."""
+    _check(function, anchors, candidates, axis_name, implementation, block_size)
+    ids = _check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
+    implementation = parts.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     travel = implementation == "ring"
     if not travel:
         candidates = spmd.gather(candidates, axis_name)
-        candidate_ids = None if candidate_ids is None else spmd.gather(candidate_ids, axis_name)
-    options = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids}
-    if implementation != "dense":
-        options |= {"axis_name": axis_name if travel else None, "block_size": block_size or _blockwise.BLOCK_SIZE}
-    return candidates, options
+        ids = ids[0], None if ids[1] is None else spmd.gather(ids[1], axis_name)
+    options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1]}
+    if implementation == "dense":
+        return _dense, candidates, options
+    options |= {"axis_name": axis_name if travel else None, "block_size": block_size or parts.BLOCK_SIZE}
+    return _blockwise, candidates, options
 
 
-def check_implementation(name: str, implementation: str | None, axis_name: spmd.AxisName) -> None:
-    """Refuse an implementation that does not exist, or a ring without devices to go round."""
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"{name}: implementation {implementation!r} is unknown; "
-            f"give one of {', '.join(map(repr, IMPLEMENTATIONS))}, or None to choose."
-        )
-    if implementation == "ring" and axis_name is None:
-        raise ValueError(f"{name}: implementation 'ring' goes round the devices of an axis; give an axis_name too.")
-
-
-def _check(name, anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size):
+def _check(
+    function: str,
+    anchors: jax.Array,
+    candidates: jax.Array,
+    axis_name: spmd.AxisName,
+    implementation: str | None,
+    block_size: int | None,
+) -> None:
     if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
         raise ValueError(
-            f"pairwise.{name}: anchors [m, d] and candidates [n, d] are wanted; "
+            f"{function}: expected anchors [m, d] and candidates [n, d], "
             f"got shapes {anchors.shape} and {candidates.shape}."
         )
     if not jnp.issubdtype(anchors.dtype, jnp.floating) or not jnp.issubdtype(candidates.dtype, jnp.floating):
         raise ValueError(
-            f"pairwise.{name}: anchors and candidates of a float dtype are wanted; "
-            f"got {anchors.dtype} and {candidates.dtype}."
+            f"{function}: expected anchors and candidates of a float dtype, got {anchors.dtype} and {candidates.dtype}."
         )
-    if (anchor_ids is None) != (candidate_ids is None):
-        raise ValueError(f"pairwise.{name}: give both anchor_ids and candidate_ids, or neither.")
-    if anchor_ids is not None and (anchor_ids.shape, candidate_ids.shape) != (anchors.shape[:1], candidates.shape[:1]):
-        raise ValueError(
-            f"pairwise.{name}: one id for each row is wanted, {anchors.shape[:1]} and {candidates.shape[:1]}; "
-            f"got shapes {anchor_ids.shape} and {candidate_ids.shape}."
-        )
-    check_implementation(f"pairwise.{name}", implementation, axis_name)
+    parts.check_implementation(function, implementation, axis_name)
     if block_size is not None and (block_size < 1 or implementation == "dense"):
         raise ValueError(
-            f"pairwise.{name}: block_size, at least 1, belongs to implementations 'blockwise' and 'ring'; "
+            f"{function}: expected a block_size of at least 1, for implementation 'blockwise' or 'ring', "
             f"got {block_size} with {implementation!r}."
         )
+
+
+def _check_ids(
+    function: str,
+    anchors: jax.Array,
+    candidates: jax.Array,
+    anchor_ids: ArrayLike | None,
+    candidate_ids: ArrayLike | None,
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """Both ids in a dtype that holds all their values; the same array where they are given as the same array."""
+    if anchor_ids is None and candidate_ids is None:
+        return None, None
+    if anchor_ids is None or candidate_ids is None:
+        missing = "anchor_ids" if anchor_ids is None else "candidate_ids"
+        raise ValueError(f"{function}: expected both anchor_ids and candidate_ids, or neither, got no {missing}.")
+    a = parts.check_ids(function, "anchor_ids", anchor_ids, anchors.shape[:1])
+    if candidate_ids is anchor_ids and len(anchors) == len(candidates):
+        return a, a
+    c = parts.check_ids(function, "candidate_ids", candidate_ids, candidates.shape[:1])
+    common = np.promote_types(a.dtype, c.dtype)
+    if not np.issubdtype(common, np.integer) or jax.dtypes.canonicalize_dtype(common) != common:
+        raise ValueError(
+            f"{function}: expected anchor_ids and candidate_ids of dtypes that one integer dtype holds, "
+            f"got {a.dtype} and {c.dtype}; convert both to int32."
+        )
+    return a.astype(common), c.astype(common)

@@ -3,7 +3,9 @@
 Only the tiles on and above the diagonal are computed: each serves its rows and, turned over, its columns.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,61 +13,67 @@ import numpy as np
 from jax import lax
 
 from contrastive_jax.pairwise import _tiles
-from contrastive_jax.pairwise._tiles import Rows
+from contrastive_jax.pairwise._tiles import Function, Rows
+
+# Ids, validity, shifts, what a function takes first, and whether all shifts are alike (None: they are known to be).
+Fixed = tuple[jax.Array, jax.Array, jax.Array, tuple[jax.Array, ...], jax.Array | None]
+Constants = tuple[jax.Array, ...]
+Residuals = tuple[jax.Array, Fixed, Constants]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def total(fn, x, fixed, constants):
-    """Sums [blocks, size] for rows x in blocks; `fixed`: their ids and validity, shifts, what fn takes first, and
-    whether all shifts are alike, None if they are known to be."""
+def sum_tiles(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants) -> jax.Array:
+    """Sums [blocks, size] for rows x in blocks."""
     return _forward(fn, x, fixed, constants)[0]
 
 
-def _forward(fn, x, fixed, constants):
+def _forward(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants) -> tuple[jax.Array, Residuals]:
     # The choice is inside the custom rule, so that what either way has to keep is the rows themselves.
     y = _choose(fixed, lambda *arrays, alike: _sum(fn, *arrays, alike=alike), x, fixed, constants)
     return y, (x, fixed, constants)
 
 
-def _backward(fn, residuals, g):
+def _backward(fn: Function, residuals: Residuals, g: jax.Array) -> tuple[jax.Array, Any, Constants]:
     x, fixed, constants = residuals
     dx, dk = _choose(fixed, lambda *arrays, alike: _pull(fn, *arrays, alike=alike), x, fixed, constants, g)
     return dx, _tiles.no_gradient(fixed), dk
 
 
-total.defvjp(_forward, _backward)
+sum_tiles.defvjp(_forward, _backward)
 
 
-def _choose(fixed, fn, *arrays):
+def _choose(fixed: Fixed, fn: Callable[..., Any], *arrays: Any) -> Any:
     *_, alike = fixed
     if alike is None:
         return fn(*arrays, alike=True)
     return lax.cond(alike, partial(fn, alike=True), partial(fn, alike=False), *arrays)
 
 
-def _sum(fn, x, fixed, constants, *, alike):
+def _sum(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants, *, alike: bool) -> jax.Array:
     ids, valid, shift, others, _ = fixed
     fn = partial(fn, others)
     rows = Rows(x, ids, valid)
 
-    def body(y, pair):
+    def body(y: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         i, j = pair
         a, c = _block(rows, i), _block(rows, j)
         s = _tiles.similarities(a, c)
-        of_rows = lax.optimization_barrier(_tiles.values(fn, a, c, shift[i], constants)(s, constants))
-        of_columns = of_rows.T if alike else _tiles.values(fn, c, a, shift[j], constants)(s.T, constants)
+        of_rows = lax.optimization_barrier(_tiles.values(fn, a, c, shift[i])(s, constants))
+        of_columns = of_rows.T if alike else _tiles.values(fn, c, a, shift[j])(s.T, constants)
         y = y.at[i].add(jnp.sum(of_rows, axis=1))
         return y.at[j].add(jnp.where(i == j, 0, jnp.sum(of_columns, axis=1))), None
 
     return lax.scan(body, jnp.zeros_like(shift), _upper_triangle(len(shift)))[0]
 
 
-def _pull(fn, x, fixed, constants, g, *, alike):
+def _pull(
+    fn: Function, x: jax.Array, fixed: Fixed, constants: Constants, g: jax.Array, *, alike: bool
+) -> tuple[jax.Array, Constants]:
     ids, valid, shift, others, _ = fixed
     fn = partial(fn, others)
     rows = Rows(x, ids, valid)
 
-    def body(carry, pair):
+    def body(carry: Any, pair: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         dx, dk = carry
         i, j = pair
         a, c = _block(rows, i), _block(rows, j)
@@ -82,14 +90,15 @@ def _pull(fn, x, fixed, constants, g, *, alike):
         dx = dx.at[j].add(jnp.where(i == j, 0, _tiles.times(ds.T, a.x)))
         return (dx, _tiles.add(dk, tuple(half * k for k in more))), None
 
-    start = (_tiles.zeros(x, g), tuple(jnp.zeros_like(k) for k in constants))
+    start: Any = (_tiles.zeros(x, g), tuple(jnp.zeros_like(k) for k in constants))
     (dx, dk), _ = lax.scan(body, start, _upper_triangle(len(g)))
     return dx.astype(x.dtype), dk
 
 
-def _block(rows, i):
+def _block(rows: Rows, i: jax.Array) -> Rows:
     return jax.tree.map(lambda x: x[i], rows)
 
 
-def _upper_triangle(blocks):
-    return tuple(jnp.asarray(index, jnp.int32) for index in np.triu_indices(blocks))
+def _upper_triangle(blocks: int) -> tuple[jax.Array, jax.Array]:
+    rows, columns = np.triu_indices(blocks)
+    return jnp.asarray(rows, jnp.int32), jnp.asarray(columns, jnp.int32)

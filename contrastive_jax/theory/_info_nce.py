@@ -40,7 +40,7 @@ def info_nce_negative_gradient(similarities: jax.Array, *, temperature: float | 
     s = jnp.asarray(similarities)
     if s.ndim != 2 or s.shape[0] != s.shape[1] or len(s) < 2:
         raise ValueError(
-            f"theory.info_nce_negative_gradient: similarities of shape [m, m], m >= 2, are wanted; got {s.shape}."
+            f"theory.info_nce_negative_gradient: expected similarities of shape [m, m] with m >= 2, got {s.shape}."
         )
     t = _temperature("info_nce_negative_gradient", temperature, s.dtype)
     both = jax.nn.softmax(s / t, axis=1) + jax.nn.softmax(s / t, axis=0)
@@ -89,16 +89,17 @@ def asymptotic_info_nce(
     u, v = jnp.asarray(u), jnp.asarray(v)
     if u.ndim != 2 or u.shape != v.shape or len(u) < 2:
         raise ValueError(
-            f"theory.asymptotic_info_nce: u and v of one shape [n, d], n >= 2, are wanted; got {u.shape} and {v.shape}."
+            f"theory.asymptotic_info_nce: expected u and v of the same shape [n, d] with n >= 2, "
+            f"got {u.shape} and {v.shape}."
         )
     if not (cross_view or within_view):
-        raise ValueError("theory.asymptotic_info_nce: cross_view or within_view is wanted; got neither.")
+        raise ValueError("theory.asymptotic_info_nce: expected cross_view or within_view, or both, got neither.")
     u, v = pairwise.normalize(u), pairwise.normalize(v)
     scale = 1 / _temperature("asymptotic_info_nce", temperature, u.dtype)
     ids = jnp.arange(len(u), dtype=jnp.int32)
     kinds = [kind for kind, counts in (("cross", cross_view), ("within", within_view)) if counts]
 
-    def log_mean(anchors, others):
+    def log_mean(anchors: jax.Array, others: jax.Array) -> jax.Array:
         candidates = {"cross": others, "within": anchors}
         sums = [
             pairwise.logsumexp(anchors, candidates[k], scale=scale, anchor_ids=ids, candidate_ids=ids) for k in kinds
@@ -111,5 +112,5 @@ def asymptotic_info_nce(
 
 def _temperature(function: str, temperature: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
     if isinstance(temperature, numbers.Real) and not temperature > 0:
-        raise ValueError(f"theory.{function}: temperature > 0 is wanted; got {temperature}.")
+        raise ValueError(f"theory.{function}: expected temperature > 0, got {temperature}.")
     return jnp.asarray(temperature, dtype)

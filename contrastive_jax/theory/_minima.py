@@ -54,64 +54,66 @@ def minimum(name: str, *, m: int, **hyperparameters: float | str) -> float:
       Koromilas et al., 2024, Theorems 4.1 and 6.1; Lee et al., 2025, Theorem 5.1.
     """
     if name not in _MINIMA:
-        raise ValueError(f"theory.minimum: no closed form for {name!r}; give one of {', '.join(map(repr, _MINIMA))}.")
+        raise ValueError(f"theory.minimum: expected one of {', '.join(map(repr, _MINIMA))}, got {name!r}.")
     try:
         return float(_MINIMA[name](m, negative_similarity_optimum(m), **hyperparameters))
     except (TypeError, KeyError):
         given = ", ".join(f"{key}={value!r}" for key, value in hyperparameters.items())
-        raise ValueError(f"theory.minimum: no closed form of {name!r} with {given}.") from None
+        raise ValueError(
+            f"theory.minimum: expected hyperparameters of {name!r} that have a closed form, got {given}."
+        ) from None
 
 
 def _softplus(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def _info_nce(m, s, *, temperature=0.2, form="pairwise", num_views=2):
+def _info_nce(m: int, s: float, *, temperature: float = 0.2, form: str = "pairwise", num_views: int = 2) -> float:
     return _softplus(math.log(m - 1) + (s - 1) / temperature)
 
 
-def _simclr(m, s, *, temperature=0.2):
+def _simclr(m: int, s: float, *, temperature: float = 0.2) -> float:
     return _softplus(math.log(2 * (m - 1)) + (s - 1) / temperature)
 
 
-def _dcl(m, s, *, temperature=0.2):
+def _dcl(m: int, s: float, *, temperature: float = 0.2) -> float:
     return math.log(2 * (m - 1)) + (s - 1) / temperature
 
 
-def _dhel(m, s, *, temperature=0.2, form="mean"):
+def _dhel(m: int, s: float, *, temperature: float = 0.2, form: str = "mean") -> float:
     return _multi_view_dhel(m, s, temperature=temperature, form=form)
 
 
-def _multi_view_dhel(m, s, *, temperature=0.2, form="sum", num_views=2):
+def _multi_view_dhel(m: int, s: float, *, temperature: float = 0.2, form: str = "sum", num_views: int = 2) -> float:
     weight = {"sum": num_views, "mean": 1}[form]
     return weight * (math.log(m - 1) + s / temperature) - 1 / temperature - math.log(math.comb(num_views, 2))
 
 
-def _siglip(m, s, *, scale=10.0, bias=-10.0):
+def _siglip(m: int, s: float, *, scale: float = 10.0, bias: float = -10.0) -> float:
     if _separation.siglip_separates_excessively(scale=scale, bias=bias, n=m):
         raise ValueError(
-            f"theory.minimum: siglip at scale = {scale}, bias = {bias} separates {m} pairs excessively: its optimum is "
-            "not the simplex and has no closed form here."
+            f"theory.minimum: expected a scale and bias at which siglip's optimum is the simplex, got scale = {scale} "
+            f"and bias = {bias}, where it separates {m} pairs excessively and has no closed form here."
         )
     return _softplus(-scale - bias) + (m - 1) * _softplus(scale * s + bias)
 
 
-def _spectral(m, s):
+def _spectral(m: int, s: float) -> float:
     return -1
 
 
-def _kcl(m, s, *, kernel="gaussian", t=2.0, gamma=16.0):
+def _kcl(m: int, s: float, *, kernel: str = "gaussian", t: float = 2.0, gamma: float = 16.0) -> float:
     if kernel == "riesz" and t > 0:
-        raise ValueError(f"theory.minimum: kcl's riesz kernel with t = {t} > 0 has no minimum: K(0) is infinite.")
+        raise ValueError(f"theory.minimum: expected t < 0 for kcl's riesz kernel, got {t}; above 0 K(0) is infinite.")
     of_positives = _KERNELS["gaussian"](0.0, 2.0) if kernel == "gaussian_riesz" else _KERNELS[kernel](0.0, t)
     return 2 * gamma * _KERNELS[kernel](2 - 2 * s, t) - 2 * of_positives
 
 
-def _align_uniform(m, s, *, weight=1.0, alpha=2.0, t=2.0):
+def _align_uniform(m: int, s: float, *, weight: float = 1.0, alpha: float = 2.0, t: float = 2.0) -> float:
     return -weight * t * (2 - 2 * s)
 
 
-def _riesz(squared, t):
+def _riesz(squared: float, t: float) -> float:
     return math.copysign(1, t) * squared ** (-t / 2)
 
 

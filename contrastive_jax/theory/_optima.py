@@ -30,7 +30,7 @@ def simplex(n: int, d: int) -> np.ndarray:
     """
     _at_least("simplex", "n", n, 2)
     if d < n - 1:
-        raise ValueError(f"theory.simplex: d >= {n - 1} dimensions are wanted for n = {n} vectors; got {d}.")
+        raise ValueError(f"theory.simplex: expected d >= {n - 1} dimensions for n = {n} vectors, got {d}.")
     corners = linalg.helmert(n).T * np.sqrt(n / (n - 1))
     return np.pad(corners, ((0, 0), (0, d - n + 1)))
 
@@ -127,7 +127,9 @@ def negative_variance_bounds(n: int, m: int) -> tuple[float, float]:
     """
     _at_least("negative_variance_bounds", "m", m, 2)
     if n < m or n % m:
-        raise ValueError(f"theory.negative_variance_bounds: n, a positive multiple of m = {m}, is wanted; got n = {n}.")
+        raise ValueError(
+            f"theory.negative_variance_bounds: expected n to be a positive multiple of m = {m}, got n = {n}."
+        )
     least = (n - m) / ((m - 1) * (n - 1) ** 2)
     return least, n * least
 
@@ -161,18 +163,20 @@ def construct_extreme_variance(*, n: int, m: int, d: int, which: str) -> np.ndar
     """
     negative_variance_bounds(n, m)  # checks n and m
     if which not in ("least", "greatest"):
-        raise ValueError(f"theory.construct_extreme_variance: which is 'least' or 'greatest'; got {which!r}.")
-    batches = n // m
-    wanted = (batches if which == "least" else 1) * (m - 1)
-    if d < wanted:
         raise ValueError(
-            f"theory.construct_extreme_variance: d >= {wanted} dimensions are wanted for the {which} variance of "
-            f"n = {n}, m = {m}; got {d}."
+            f"theory.construct_extreme_variance: expected which to be 'least' or 'greatest', got {which!r}."
+        )
+    batches = n // m
+    needed = (batches if which == "least" else 1) * (m - 1)
+    if d < needed:
+        raise ValueError(
+            f"theory.construct_extreme_variance: expected d >= {needed} dimensions for the {which} variance of "
+            f"n = {n}, m = {m}, got {d}."
         )
     repeat = np.eye(batches) if which == "least" else np.ones((batches, 1))
-    return np.pad(np.kron(repeat, simplex(m, m - 1)), ((0, 0), (0, d - wanted)))
+    return np.pad(np.kron(repeat, simplex(m, m - 1)), ((0, 0), (0, d - needed)))
 
 
 def _at_least(function: str, name: str, value: int, least: int) -> None:
     if value < least:
-        raise ValueError(f"theory.{function}: {name} >= {least} is wanted; got {value}.")
+        raise ValueError(f"theory.{function}: expected {name} >= {least}, got {value}.")

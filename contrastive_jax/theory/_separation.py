@@ -72,7 +72,7 @@ def siglip_separates_excessively(*, scale: float | np.ndarray, bias: float | np.
     _check("siglip_separates_excessively", n)
     scale, bias = np.asarray(scale, np.float64), np.asarray(bias, np.float64)
     if not (scale > 0).all():
-        raise ValueError(f"theory.siglip_separates_excessively: scale > 0 is wanted; got {scale.min()}.")
+        raise ValueError(f"theory.siglip_separates_excessively: expected scale > 0, got {scale.min()}.")
     with np.errstate(divide="ignore"):  # n = 2 never separates excessively: the logarithm of 0
         limit = np.log((n - 2) / 2)
     separates = np.logaddexp(0, scale / (n - 1) - bias) - np.logaddexp(0, scale + bias) < limit
@@ -81,4 +81,4 @@ def siglip_separates_excessively(*, scale: float | np.ndarray, bias: float | np.
 
 def _check(function: str, n: int) -> None:
     if n < 2:
-        raise ValueError(f"theory.{function}: n >= 2 is wanted; got {n}.")
+        raise ValueError(f"theory.{function}: expected n >= 2, got {n}.")

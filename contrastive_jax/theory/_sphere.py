@@ -59,7 +59,7 @@ def similarity_quantile(q: float | np.ndarray, d: int) -> np.ndarray:
     _check_dimensions("similarity_quantile", d)
     q = np.asarray(q, np.float64)
     if not ((q >= 0) & (q <= 1)).all():
-        raise ValueError("theory.similarity_quantile: probabilities q in [0, 1] are wanted.")
+        raise ValueError(f"theory.similarity_quantile: expected probabilities q in [0, 1], got {q.min()} to {q.max()}.")
     half = (d - 1) / 2
     return 2 * special.betaincinv(half, half, q) - 1
 
@@ -110,7 +110,7 @@ def expected_gaussian_energy(t: float, d: int) -> float:
     """
     _check_dimensions("expected_gaussian_energy", d)
     if not t >= 0:
-        raise ValueError(f"theory.expected_gaussian_energy: t >= 0 is wanted; got {t}.")
+        raise ValueError(f"theory.expected_gaussian_energy: expected t >= 0, got {t}.")
     if t == 0:
         return 1.0
     # The terms of 0F1 are positive and peak near k = t: summed in logarithms, none overflows.
@@ -121,4 +121,4 @@ def expected_gaussian_energy(t: float, d: int) -> float:
 
 def _check_dimensions(function: str, d: int) -> None:
     if d < 2:
-        raise ValueError(f"theory.{function}: d >= 2 dimensions are wanted; got {d}.")
+        raise ValueError(f"theory.{function}: expected d >= 2 dimensions, got {d}.")

@@ -12,7 +12,7 @@ from flax import nnx
 
 from contrastive_jax import losses, models, spmd
 from contrastive_jax.data.views import ViewConfig
-from contrastive_jax.training import measure
+from contrastive_jax.training import gradient, measure
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.state import Program, TrainState
@@ -34,7 +34,7 @@ class Step:
 
     def __init__(self, program: Program, devices: Sequence[Any] | None, parallelism: str):
         self.program = program
-        self._mapped = None
+        self._mapped, self._num_devices = None, 1 if devices is None else len(devices)
         if devices is None:
             self._step = jax.jit(functools.partial(step_lib.train_step, program, axis_name=None))
         else:
@@ -69,7 +69,12 @@ class Step:
                 f"got the fields {sorted(batch)}."
             )
         given = {name: known[name] for name in self.program.inputs}
-        return {name: x if name == "image" else np.asarray(x, np.int32) for name, x in given.items()}
+        given = {name: x if name == "image" else np.asarray(x, np.int32) for name, x in given.items()}
+        if self._num_devices == 1:
+            return given
+        # Each device gets its share of every piece that is encoded at once.
+        positions = gradient.layout(size, self.program.batch_size or size, self._num_devices)
+        return {name: x[positions] for name, x in given.items()}
 
 
 def create(
@@ -89,7 +94,7 @@ def create(
     schedule: Callable[[jax.Array], jax.Array] | None = None,
     metrics: Sequence[Callable[..., Any]] = (),
     num_bins: int = 100,
-    channels: int = 3,
+    dimensions: int | None = None,
     queue_size: int = 4096,
     encoder_momentum: float | None = None,
     skip_nonfinite: bool = False,
@@ -116,7 +121,7 @@ def create(
       schedule: step -> learning rate, only to be logged.
       metrics: functions of (state, embeddings, batch), logged by their names; see `measure.measure`.
       num_bins: of the logged distribution of similarities; 0 leaves it out.
-      channels: of the images; only used to find the embeddings' dimensions for a loss with a queue.
+      dimensions: d of the embeddings, for a loss with a queue.
       queue_size: past embeddings that such a loss keeps.
       encoder_momentum: of a momentum encoder, for a loss that takes its keys.
       skip_nonfinite: drop the update of a step whose loss or gradient is not finite.
@@ -128,7 +133,7 @@ def create(
       (state, step): see `TrainState` and `Step`.
 
     Raises:
-      ValueError: for a model that is no NNX module, or where num_instances is missing.
+      ValueError: for a model that is no NNX module, or where num_instances or dimensions are missing.
 
     Example:
       >>> model = models.create("resnet10", image_shape=(8, 8, 1), encoder_kwargs={"width": 4})
@@ -141,7 +146,8 @@ def create(
     objective = Objective(loss, loss_kwargs or {}, vrns_weight, num_instances, learnable)
     views = ViewConfig(size=views) if isinstance(views, int) else views
     graphdef, params, model_state = models.functional(model)
-    needs_queue = objective.needs.memory is not None
+    if dimensions is None and objective.needs.memory and "queue" in objective.needs.memory.arguments:
+        raise ValueError(f"dimensions: expected d of the embeddings [b, d], which {objective.name} needs, got None.")
     program = Program(
         graphdef=graphdef,
         optimizer=optax.adamw(1e-3) if optimizer is None else optimizer,
@@ -155,7 +161,7 @@ def create(
         seed=seed,
         skip_nonfinite=skip_nonfinite,
         metrics=measure.by_name(metrics, contrast_size=contrast_size, num_bins=num_bins),
-        dimensions=models.num_features(model, (views.size, views.size, channels)) if needs_queue else 0,
+        dimensions=dimensions or 0,
         queue_size=queue_size,
         encoder_momentum=encoder_momentum,
     )

@@ -30,7 +30,7 @@ Embeddings = tuple[jax.Array, ...]
 Found = tuple[Any, tuple[dict[str, Any], Any, Embeddings, estimator.Fresh]]
 
 
-def direct(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
+def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
     """The gradient of this device's share of a step, by one pass.
 
     Returns:
@@ -49,7 +49,7 @@ def direct(program: Program, state: TrainState, batch: Batch, axis_name: spmd.Ax
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def cached(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
+def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
     """The same in pieces of `program.batch_size` instances over all devices."""
     assert program.batch_size is not None
     size = program.batch_size // spmd.axis_size(axis_name)
@@ -150,7 +150,7 @@ def _loss(
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Means over all devices of the loss and its parts, and what the loss returned of this device's instances."""
     shared, remembered = estimator.read_memory(program, state.estimator, batch["id"])
-    parts = regime.values(
+    parts = regime.map_sets(
         functools.partial(program.objective, parameters=parameters, shared=shared),
         Instances(embeddings, batch["id"], batch.get("label"), keys, remembered),
         contrast_size=program.contrast_size or len(batch["id"]) * spmd.axis_size(axis_name),

@@ -21,7 +21,7 @@ from jax import lax
 from contrastive_jax import metrics, spmd
 
 
-def values(
+def map_sets(
     fn: Callable[..., Any],
     instances: Any,
     *,
@@ -41,12 +41,12 @@ def values(
       [b], the values of this device's own instances, in the tree that fn returns.
 
     Raises:
-      ValueError: if contrast_size does not divide the global batch.
+      ValueError: if contrast_size does not divide the step's instances.
 
     Example:
       >>> pairs = jax.random.normal(jax.random.key(0), (8, 2, 4))
       >>> simclr = lambda pairs, axis_name: losses.simclr(pairs[:, 0], pairs[:, 1], axis_name=axis_name)
-      >>> regime.values(simclr, pairs, contrast_size=4).shape
+      >>> regime.map_sets(simclr, pairs, contrast_size=4).shape
       (8,)
     """
     b = jax.tree.leaves(instances)[0].shape[0]
@@ -81,7 +81,7 @@ def distribution(
       A `metrics.SimilarityDistribution`.
 
     Raises:
-      ValueError: if contrast_size does not divide the global batch.
+      ValueError: if contrast_size does not divide the step's instances.
     """
     b = u.shape[0]
     devices = _check(b, contrast_size, axis_name)
@@ -118,6 +118,6 @@ def _check(b: int, contrast_size: int, axis_name: spmd.AxisName) -> int:
     devices = spmd.axis_size(axis_name)
     if contrast_size < 2 or (b * devices) % contrast_size:
         raise ValueError(
-            f"contrast_size, a divisor >= 2 of the batch of {b * devices}, is wanted; got {contrast_size}."
+            f"contrast_size: expected a divisor >= 2 of the step's {b * devices} instances, got {contrast_size}."
         )
     return devices

@@ -49,7 +49,7 @@ def train_step(
     devices = spmd.axis_size(axis_name)
     update_size = batch["id"].shape[0] * devices
     batch_size = program.batch_size or update_size
-    gradient_of = gradient.direct if update_size <= batch_size else gradient.cached
+    gradient_of = gradient.compute_in_one_pass if update_size <= batch_size else gradient.compute_in_pieces
     positions = gradient.layout(update_size, batch_size, devices)
     grads, (metrics, model_state, embeddings, fresh) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)

@@ -21,7 +21,7 @@ SKIP = {"on_nonfinite": "skip", "checkpoint.every": 2}
 @pytest.fixture
 def spoil(monkeypatch):
     """Make the loss, the gradient or both of some steps no number, and the running statistics with them."""
-    direct = gradient.direct
+    direct = gradient.compute_in_one_pass
 
     def spoil(steps, loss=jnp.nan, grads=jnp.nan):
         def spoilt(program, state, batch, axis_name):

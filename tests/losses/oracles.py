@@ -68,16 +68,16 @@ def sogclr_means(u, v, ids, temperature):
     return np.array(means)
 
 
-def sogclr_averages(u, v, ids, log_average, temperature, gamma):
+def sogclr_averages(u, v, ids, log_average, temperature, update_weight):
     means = sogclr_means(u, v, ids, temperature)
-    weighed = np.logaddexp(np.log(1 - gamma) + log_average, np.log(gamma) + means)
+    weighed = np.logaddexp(np.log(1 - update_weight) + log_average, np.log(update_weight) + means)
     moved = np.where(np.isneginf(log_average), means, weighed)
     return np.where(np.isneginf(means), log_average, moved)
 
 
-def sogclr(u, v, ids, log_average, temperature, gamma):
+def sogclr(u, v, ids, log_average, temperature, update_weight):
     means = sogclr_means(u, v, ids, temperature)
-    averages = sogclr_averages(u, v, ids, log_average, temperature, gamma)
+    averages = sogclr_averages(u, v, ids, log_average, temperature, update_weight)
     positives = np.sum(unit(u) * unit(v), axis=1)
     return np.where(np.isneginf(means), 0, averages) - positives / temperature
 

@@ -180,7 +180,7 @@ ROWS = {
     "sogclr": Row(
         values_of_sogclr,
         oracles.sogclr,
-        {**TEMPERATURE, "gamma": 0.3},
+        {**TEMPERATURE, "update_weight": 0.3},
         of=losses.sogclr,
         arrays=averages,
         numeric_gradient=False,

@@ -76,19 +76,19 @@ def test_an_instance_is_told_from_its_past_by_its_id():
     np.testing.assert_array_equal(fn(0 * ARANGE, 0 * ARANGE), 0)
 
 
-def sogclr_options(gamma, ids=ARANGE):
-    return {"temperature": T, "gamma": gamma, "ids": ids}
+def sogclr_options(update_weight, ids=ARANGE):
+    return {"temperature": T, "update_weight": update_weight, "ids": ids}
 
 
-@pytest.mark.parametrize("gamma", [0.3, 1.0])
-def test_gradient_of_sogclr(gamma, x64):
+@pytest.mark.parametrize("update_weight", [0.3, 1.0])
+def test_gradient_of_sogclr(update_weight, x64):
     """It is that of -s_ii / t + g_i / a_i, a_i fixed at its new value: central differences of the oracle's."""
     ids = np.array([0, 1, 2, 3, 4, 4, 6, 1])
     u, v = (np.asarray(x, np.float64) for x in (U, V))
-    options = sogclr_options(gamma, ids)
+    options = sogclr_options(update_weight, ids)
     direction = np.random.default_rng(0).normal(size=(2, M, D))
     with np.errstate(divide="ignore"):
-        log_average = oracles.sogclr_averages(u, v, ids, AVERAGES, T, gamma)
+        log_average = oracles.sogclr_averages(u, v, ids, AVERAGES, T, update_weight)
 
     def surrogate(u, v):
         positives = np.sum(oracles.unit(u) * oracles.unit(v), axis=1)
@@ -101,7 +101,7 @@ def test_gradient_of_sogclr(gamma, x64):
     assert np.vdot(grads, direction) == pytest.approx(want, rel=1e-7)
 
 
-def test_value_and_gradient_of_sogclr_are_each_others_for_gamma_one(x64):
+def test_value_and_gradient_of_sogclr_are_each_others_for_update_weight_one(x64):
     def plain(u, v):
         u, v = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
         of_others = jnp.where(jnp.eye(M) == 1, 0, sum(jnp.exp(a @ b.T / T) for a in (u, v) for b in (u, v)))
@@ -116,7 +116,8 @@ def test_value_and_gradient_of_sogclr_are_each_others_for_gamma_one(x64):
 def test_averages_start_with_each_instance_and_stay_without_negatives(temperature):
     one_left_alone = np.zeros(M, np.int32)
     for ids in (ARANGE, np.array([0, 1, 2, 3, 4, 4, 6, 1]), one_left_alone):
-        got = jax.jit(lambda ids: losses.sogclr(U, V, AVERAGES, temperature=temperature, gamma=0.3, ids=ids)[1])(ids)
+        options = {"temperature": temperature, "update_weight": 0.3}
+        got = jax.jit(lambda ids, options: losses.sogclr(U, V, AVERAGES, ids=ids, **options)[1])(ids, options)
         want = oracles.sogclr_averages(U, V, ids, AVERAGES, temperature, 0.3)
         np.testing.assert_allclose(got, want, rtol=1e-5)
     np.testing.assert_array_equal(got, AVERAGES.astype(np.float32))
@@ -125,7 +126,7 @@ def test_averages_start_with_each_instance_and_stay_without_negatives(temperatur
 @pytest.mark.parametrize("mapping", ["shard_map", "pmap"])
 def test_averages_are_the_same_on_four_devices(mapping):
     def local(u, v, log_average):
-        return losses.sogclr(u, v, log_average, temperature=T, gamma=0.3, axis_name=AXIS)[1]
+        return losses.sogclr(u, v, log_average, temperature=T, update_weight=0.3, axis_name=AXIS)[1]
 
     got = jax.jit(MAPPINGS[mapping](local, 4))(U, V, AVERAGES.astype(np.float32))
     np.testing.assert_allclose(got, oracles.sogclr_averages(U, V, ARANGE, AVERAGES, T, 0.3), rtol=1e-5)
@@ -134,18 +135,18 @@ def test_averages_are_the_same_on_four_devices(mapping):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda u: losses.moco(u, u, u[0]), r"queue of shape \[k, 5\].*float32 of \(5,\)"),
+        (lambda u: losses.moco(u, u, u[0]), r"expected a queue of shape \[k, 5\].*float32 of \(5,\)"),
         (lambda u: losses.moco(u, u, u[:, :3]), r"queue of shape \[k, 5\].*\(8, 3\)"),
         (lambda u: losses.moco(u, u, u.astype(int)), "queue.*float dtype.*int32"),
-        (lambda u: losses.moco(u, u, u, queue_ids=jnp.arange(M)), "queue_ids go with ids"),
+        (lambda u: losses.moco(u, u, u, queue_ids=jnp.arange(M)), "expected ids with queue_ids, got None"),
         (lambda u: losses.moco(u, u, u, ids=jnp.arange(M), queue_ids=jnp.arange(3)), r"queue_ids.*\(8,\).*\(3,\)"),
         (lambda u: losses.moco(u, u, u, ids=jnp.arange(M), queue_ids=jnp.ones(M)), "queue_ids.*integers.*float32"),
         (lambda u: losses.moco(u, u, u, keys=(u[:3], u[:3])), r"keys of the embeddings' shape \(8, 5\).*\(3, 5\)"),
-        (lambda u: losses.sogclr(u, u, u), r"log_average, floats of shape \(8,\).*\(8, 5\)"),
-        (lambda u: losses.sogclr(u, u, jnp.arange(M)), r"log_average, floats.*int32"),
-        (lambda u: losses.sogclr(u, u, u[:, 0], gamma=0), r"gamma in \(0, 1\].*got 0"),
-        (lambda u: losses.sogclr(u, u, u[:, 0], gamma=1.5), r"gamma in \(0, 1\].*got 1.5"),
-        (lambda u: losses.sogclr(u, u, u[:, 0], gamma=u[:, 0]), r"scalar gamma.*\(8,\)"),
+        (lambda u: losses.sogclr(u, u, u), r"log_average to be floats of shape \(8,\).*\(8, 5\)"),
+        (lambda u: losses.sogclr(u, u, jnp.arange(M)), r"log_average to be floats.*int32"),
+        (lambda u: losses.sogclr(u, u, u[:, 0], update_weight=0), r"update_weight in \(0, 1\].*got 0"),
+        (lambda u: losses.sogclr(u, u, u[:, 0], update_weight=1.5), r"update_weight in \(0, 1\].*got 1.5"),
+        (lambda u: losses.sogclr(u, u, u[:, 0], update_weight=u[:, 0]), r"scalar update_weight.*\(8,\)"),
     ],
 )
 def test_bad_input(call, message):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from contrastive_jax import losses
 from tests import strategies
 from tests.losses.bounds import BOUNDS, bound
 from tests.losses.table import ROWS
@@ -21,6 +20,7 @@ HYPERPARAMETERS = {
     "bias": st.floats(-20, 20, width=32),
     "sigma": strategies.logarithmic(0.05, 10),
     "t": temperatures,
+    "update_weight": st.floats(0.01, 1, width=32),
     "gamma": strategies.logarithmic(0.1, 100),
     "weight": strategies.logarithmic(0.1, 100),
     "num_instances": st.integers(2, 10**6),
@@ -44,8 +44,6 @@ def examples(draw):
 def of(row, hyperparameters):
     """Those that the row has; one that it has below zero stays there."""
     chosen = {name: x for name, x in hyperparameters.items() if name in row.kwargs}
-    if row.loss is losses.sogclr:
-        chosen["gamma"] /= 1 + chosen["gamma"]  # a weight, below 1
     return {**chosen, "t": float(np.copysign(chosen["t"], row.kwargs["t"]))} if "t" in chosen else chosen
 
 

@@ -81,9 +81,9 @@ def test_ranks_of_a_subspace():
     ],
 )
 def test_bad_input(call):
-    with pytest.raises(ValueError, match="unit-norm embeddings are wanted; the greatest norm is 7 "):
+    with pytest.raises(ValueError, match="expected unit-norm embeddings, got norms from 1 to 7;"):
         call(np.diag([1.0, 7.0]))
-    with pytest.raises(ValueError, match=r"\[n >= 2, d\] are wanted; got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected embeddings \[n >= 2, d\], got shape \(3,\)"):
         call(np.ones(3))
-    with pytest.raises(ValueError, match="greatest norm is nan"):
+    with pytest.raises(ValueError, match="norms from nan to nan"):
         call(np.array([[1.0, 0.0], [np.nan, 0.0]]))

@@ -157,7 +157,7 @@ def test_one_row_that_is_not_of_unit_norm_is_refused(example, name, factor):
     metric = {"alignment": lambda x: metrics.alignment(x, x)}.get(name, getattr(metrics, name))
     bad = x.copy()
     bad[poison.row] *= factor
-    with pytest.raises(ValueError, match=f"metrics.{name}: unit-norm"):
+    with pytest.raises(ValueError, match=f"metrics.{name}: expected unit-norm"):
         metric(bad)
-    with pytest.raises(ValueError, match=f"metrics.{name}: unit-norm.*nan"):
+    with pytest.raises(ValueError, match=f"metrics.{name}: expected unit-norm.*nan"):
         metric(poison.into(np.stack([x, x]))[poison.view])

@@ -161,10 +161,10 @@ def test_which_implementation_runs(m, implementation, whole):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"implementation": "blockwise", "block_size": 0}, "block_size, at least 1.*got 0"),
+        ({"implementation": "blockwise", "block_size": 0}, "block_size of at least 1.*got 0"),
         (
             {"implementation": "dense", "block_size": 8},
-            "belongs to implementations 'blockwise' and 'ring'; got 8 with 'dense'",
+            "for implementation 'blockwise' or 'ring', got 8 with 'dense'",
         ),
     ],
 )

@@ -64,12 +64,12 @@ def test_least_limit_is_the_energy_of_the_uniform_law():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: theory.info_nce_negative_gradient(jnp.ones((2, 3))), r"\[m, m\], m >= 2.*got \(2, 3\)"),
-        (lambda: theory.info_nce_negative_gradient(jnp.eye(2), temperature=0), "temperature > 0 is wanted; got 0"),
-        (lambda: theory.asymptotic_info_nce(jnp.ones((3, 2)), jnp.ones((4, 2))), "one shape.*got"),
+        (lambda: theory.info_nce_negative_gradient(jnp.ones((2, 3))), r"\[m, m\] with m >= 2, got \(2, 3\)"),
+        (lambda: theory.info_nce_negative_gradient(jnp.eye(2), temperature=0), "expected temperature > 0, got 0"),
+        (lambda: theory.asymptotic_info_nce(jnp.ones((3, 2)), jnp.ones((4, 2))), "the same shape.*got"),
         (
             lambda: theory.asymptotic_info_nce(jnp.ones((3, 2)), jnp.ones((3, 2)), cross_view=False),
-            "cross_view or within_view is wanted; got neither",
+            "expected cross_view or within_view, or both, got neither",
         ),
     ],
 )

@@ -73,9 +73,9 @@ def test_extreme_variance_fits_the_least_dimensions(which, d):
         (lambda: theory.negative_variance_bounds(7, 2), "multiple of m = 2.*n = 7"),
         (lambda: theory.negative_variance_bounds(2, 4), "multiple of m = 4.*n = 2"),
         (lambda: theory.simplex(1, 4), "n >= 2.*got 1"),
-        (lambda: theory.simplex(4, 2), "d >= 3 dimensions are wanted for n = 4 vectors; got 2"),
+        (lambda: theory.simplex(4, 2), "expected d >= 3 dimensions for n = 4 vectors, got 2"),
         (lambda: theory.construct_extreme_variance(n=7, m=2, d=7, which="least"), "multiple of m = 2.*n = 7"),
-        (lambda: theory.construct_extreme_variance(n=4, m=2, d=3, which="most"), "'least' or 'greatest'; got 'most'"),
+        (lambda: theory.construct_extreme_variance(n=4, m=2, d=3, which="most"), "'least' or 'greatest', got 'most'"),
     ],
 )
 def test_bad_input(call, message):

@@ -39,7 +39,7 @@ def test_two_instances_never_separate_excessively_and_nothing_overflows():
     [
         (lambda: theory.excessive_separation(lambda x: x, lambda x: x, 1), "n >= 2.*got 1"),
         (lambda: theory.siglip_separates_excessively(scale=1.0, bias=0.0, n=1), "n >= 2.*got 1"),
-        (lambda: theory.siglip_separates_excessively(scale=-1.0, bias=0.0, n=4), "scale > 0 is wanted; got -1"),
+        (lambda: theory.siglip_separates_excessively(scale=-1.0, bias=0.0, n=4), "expected scale > 0, got -1"),
     ],
 )
 def test_bad_input(call, message):

@@ -50,7 +50,7 @@ def test_gaussian_energy_does_not_overflow():
     [
         (lambda: theory.similarity_density(0.0, 1), "d >= 2.*got 1"),
         (lambda: theory.similarity_quantile(1.5, 3), r"q in \[0, 1\]"),
-        (lambda: theory.expected_gaussian_energy(-1.0, 3), "t >= 0 is wanted; got -1"),
+        (lambda: theory.expected_gaussian_energy(-1.0, 3), "expected t >= 0, got -1"),
     ],
 )
 def test_bad_input(call, message):

@@ -55,7 +55,7 @@ def take_gradient(pass_size, devices=1, mapping="shard_map", normalised=False, *
     program, state = program_and_state(pass_size, normalised, **overrides)
     positions = gradient.layout(BATCH, pass_size, devices)
     batch = {name: x[positions] for name, x in instances().items() if name in program.inputs}
-    of_batch = gradient.direct if pass_size >= BATCH else gradient.cached
+    of_batch = gradient.compute_in_one_pass if pass_size >= BATCH else gradient.compute_in_pieces
 
     def per_device(*arrays):
         grads, rest = of_batch(program, state, dict(zip(batch, arrays, strict=True)), spmd.AXIS)

@@ -65,8 +65,3 @@ def test_adamw_decays_matrices_alone():
     update = updates("adamw", PARAMS, GRADS, steps=1)
     np.testing.assert_allclose(update["bias"], -0.1, rtol=1e-4)
     np.testing.assert_allclose(update["kernel"], -0.1 - 0.1 * 0.01 * 2, rtol=1e-4)
-
-
-def test_unknown():
-    with pytest.raises(ValueError, match=r"'adam' is unknown.*'lars'"):
-        updates("adam", PARAMS, GRADS)

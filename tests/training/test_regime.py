@@ -56,7 +56,7 @@ def test_values_and_gradients(mapping, devices, size):
     instances = batch()
 
     def local(instances):
-        values = regime.values(simclr, instances, contrast_size=size, axis_name=AXIS)
+        values = regime.map_sets(simclr, instances, contrast_size=size, axis_name=AXIS)
         return jax.lax.pmean(values.mean(), AXIS)
 
     def mean(fn):
@@ -72,7 +72,7 @@ def test_values_and_gradients(mapping, devices, size):
 @pytest.mark.parametrize(("devices", "size"), [(2, 4), (2, 8), (4, 12), (8, 6), (8, 24)])
 def test_each_device_keeps_the_values_of_its_own_instances(devices, size):
     instances = batch()
-    call = map_instances("shard_map", lambda x: regime.values(simclr, x, contrast_size=size, axis_name=AXIS), devices)
+    call = map_instances("shard_map", lambda x: regime.map_sets(simclr, x, contrast_size=size, axis_name=AXIS), devices)
     np.testing.assert_allclose(jax.jit(call)(instances), expected(simclr, instances, size), rtol=1e-5)
 
 
@@ -80,7 +80,7 @@ def labelled_and_many_views(instances, *, axis_name):
     """The losses that are no function of two views alone, and VRNS over three."""
     options = {"ids": instances.ids, "axis_name": axis_name}
     stacked = jnp.stack(instances.views)
-    vrns = objective.Objective("multi_view_info_nce", {}, 1.0, 50)(instances, axis_name=axis_name)["vrns"]
+    vrns = objective.Objective(losses.multi_view_info_nce, {}, 1.0, 50)(instances, axis_name=axis_name)["vrns"]
     return {
         "sup_con": losses.sup_con(*instances.views[:2], instances.labels, **options),
         "multi_view_info_nce": losses.multi_view_info_nce(stacked, form="joint", **options),
@@ -104,7 +104,7 @@ def test_labels_and_many_views(devices, size):
 
     call = map_instances(
         "shard_map",
-        lambda x: regime.values(labelled_and_many_views, x, contrast_size=size, axis_name=AXIS),
+        lambda x: regime.map_sets(labelled_and_many_views, x, contrast_size=size, axis_name=AXIS),
         devices,
     )
     close(objective_of(call), objective_of(lambda x: expected(labelled_and_many_views, x, size)))
@@ -129,5 +129,5 @@ def test_distribution_counts_each_set_once(mapping, devices, size):
 
 
 def test_a_size_that_does_not_divide_the_batch_is_refused():
-    with pytest.raises(ValueError, match=r"divisor >= 2 of the batch of 24.*got 7"):
-        regime.values(simclr, batch(), contrast_size=7)
+    with pytest.raises(ValueError, match=r"expected a divisor >= 2 of the step's 24 instances, got 7"):
+        regime.map_sets(simclr, batch(), contrast_size=7)

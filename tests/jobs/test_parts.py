@@ -1,0 +1,132 @@
+"""Runs of one's own parts keep every promise: named or given, resumed bit for bit, recorded, refused in one line."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from contrastive_jax import losses
+from contrastive_jax.errors import UsageError
+from contrastive_jax.jobs import command_line, parts, run
+from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs.logs import rows
+from tests.jobs import own_parts
+from tests.jobs.support import config, train
+
+HERE = "tests.jobs.own_parts"
+NAMED = {
+    "data.source": f"{HERE}:stripes",
+    "model.name": f"{HERE}:Encoder",
+    "model.kwargs.width": 6,
+    "loss.name": f"{HERE}:triplets",
+    "loss.kwargs.margin": 0.25,
+    "log.metrics": (f"{HERE}:spread", f"{HERE}:largest_id"),
+    "batch_size": 16,
+    "views.jitter": 0.0,
+}
+GIVEN = parts.Own(
+    encoder=functools.partial(own_parts.Encoder, width=6),
+    loss=functools.partial(own_parts.triplets, margin=0.25),
+    train=own_parts.stripes("train"),
+    test=own_parts.stripes("test"),
+    metrics=(own_parts.spread, own_parts.largest_id),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of parts that are named, not interrupted: its folder and its summary."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    with jax.numpy_dtype_promotion("standard"):
+        return workdir, run.run(config(**NAMED), workdir, steps=6)
+
+
+def test_a_run_of_own_parts_leaves_all_that_a_run_leaves(whole):
+    workdir, summary = whole
+    assert summary["num_instances"] == 96 and summary["evaluation"].keys() >= {"raw pixels", "trained encoder"}
+    logged = rows.read_rows(workdir / rows.ROWS)
+    assert len(logged) == 6 and logged[-1]["loss"] == logged[-1]["triplets"]
+    assert len(logged[-1]["spread_by_dimension"]) == 16 and logged[-1]["spread"] > 0
+    assert 16 <= logged[-1]["largest_id"] < 96 and logged[-1]["cross_view_count"] == 16 * 15
+    events = b"".join(p.read_bytes() for p in (workdir / "tensorboard").iterdir())
+    assert b"spread_by_dimension" in events and b"largest_id" in events
+
+
+def test_the_configuration_says_what_was_used(whole):
+    workdir, _ = whole
+    used = json.loads((workdir / "config.json").read_text())
+    assert used["model"]["name"] == f"{HERE}:Encoder" and used["model"]["kwargs"] == {"width": 6}
+    assert used["loss"] == {"name": f"{HERE}:triplets", "kwargs": {"margin": 0.25}, "learnable": False}
+    assert used["log"]["metrics"] == [f"{HERE}:spread", f"{HERE}:largest_id"]
+    again = command_line.parse([f"--config={workdir}/config.json", f"--workdir={workdir}"]).config
+    assert job_lib.prepare(again, workdir).config == again
+
+
+def test_resumed_equals_uninterrupted(whole, tmp_path):
+    """Dropout, normalisation, own numbers and own data among it."""
+    train(config(**NAMED), tmp_path, 3)
+    resumed = train(config(**NAMED), tmp_path, 6)
+    uninterrupted = train(config(**NAMED), whole[0], 6)
+    jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
+    assert (tmp_path / rows.ROWS).read_bytes() == (whole[0] / rows.ROWS).read_bytes()
+
+
+def test_parts_given_from_python_are_the_same_run(whole, tmp_path):
+    plain = config(**{"batch_size": 16, "views.jitter": 0.0})
+    given = train(plain, tmp_path, 6, own=GIVEN)
+    jax.tree.map(np.testing.assert_array_equal, given, train(config(**NAMED), whole[0], 6))
+    used = json.loads((tmp_path / "config.json").read_text())
+    assert used["model"]["name"] == f"{HERE}:Encoder" and used["model"]["kwargs"] == {"width": 6}
+    assert used["loss"]["kwargs"] == {"margin": 0.25} and used["data"]["source"] == f"{HERE}:Stripes"
+    with pytest.raises(UsageError, match=r"another configuration: .*loss.name"):
+        train(plain, tmp_path, 6, own=GIVEN._replace(loss=losses.dhel))
+
+
+def test_a_named_loss_given_from_python_has_its_name(tmp_path):
+    own = parts.Own(loss=functools.partial(losses.dhel, temperature=0.3, form="sum"))
+    used = job_lib.prepare(config(), tmp_path, own=own).config
+    assert used.loss.name == "dhel" and dict(used.loss.kwargs) == {"temperature": 0.3, "form": "sum"}
+
+
+def test_images_without_labels_train_and_are_measured(tmp_path, capsys):
+    summary = run.run(config(**{"data.source": f"{HERE}:unlabelled", "batch_size": 16}), tmp_path, steps=2)
+    assert summary["evaluation"] == {} and summary["geometry"].keys() == {"untrained encoder", "trained encoder"}
+    said = capsys.readouterr()
+    assert "no labels: there are no scores" in said.err and "| trained encoder |" in said.out
+
+
+@pytest.mark.parametrize("name", ["mlp", "vit_tiny"])
+@pytest.mark.parametrize("head", ["projection", "none"])
+def test_built_in_encoders_and_heads_train_by_name(name, head, tmp_path):
+    small = {"mlp": {"hidden": (16,)}, "vit_tiny": {"patch_size": 4, "depth": 1}}[name]
+    fields = {f"model.kwargs.{key}": value for key, value in small.items()}
+    train(config(**{"model.name": name, "model.head": head, **fields}), tmp_path, 1)
+    (row,) = rows.read_rows(tmp_path / rows.ROWS)
+    assert np.isfinite(row["loss"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.name": f"{HERE}:nothing"}, f"config.model.name={HERE}:nothing: .*no attribute 'nothing'"),
+        ({"model.name": f"{HERE}:flat_encoder"}, r"config.model.name=.*expected .* features \[b, f\]"),
+        ({"model.name": f"{HERE}:Encoder", "model.kwargs.depth": 2}, "of encoder .*Encoder', which takes width, rate"),
+        ({"loss.name": f"{HERE}:reduced"}, r"config.loss.name='.*reduced'.*expected one value for each pair"),
+        ({"loss.name": f"{HERE}:stripes"}, r"config.loss.name='.*stripes'"),
+        ({"log.metrics": (f"{HERE}:loss",)}, "the first step cannot be traced: logged numbers: .*got 'loss'"),
+        ({"log.metrics": (f"{HERE}:flat_encoder",)}, "the first step cannot be traced: TypeError: flat_encoder"),
+        ({"data.source": f"{HERE}:spread"}, "config.data.source='tests.jobs.own_parts:spread': "),
+        (
+            {"data.source": f"{HERE}:unlabelled", "loss.name": "sup_con"},
+            "loss.name='sup_con': expected a source with labels",
+        ),
+        ({"optimizer.name": f"{HERE}:spread"}, "config.optimizer.name=|config.optimizer.kwargs"),
+    ],
+)
+def test_parts_that_do_not_fit_leave_nothing(overrides, message, tmp_path):
+    with pytest.raises(UsageError, match=message) as error:
+        run.run(config(**overrides), tmp_path / "run")
+    assert len(str(error.value).splitlines()) <= 2
+    assert not (tmp_path / "run").exists()
