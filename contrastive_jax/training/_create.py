@@ -120,7 +120,7 @@ def create(
       learnable: whether to learn the scale or temperature of the loss with the model.
       num_instances: n, the size of the training set; required if VRNS or the loss depends on it.
       num_views: views of each image.
-      batch_size: images encoded at once; larger steps are encoded in pieces (gradient caching). Default: the whole step.
+      batch_size: images encoded at once; larger steps are encoded in pieces (gradient caching). Default: all of them.
       contrast_size: images compared with each other. Default: the whole step.
       steps_per_epoch: steps in an epoch; views depend on (seed, epoch, id, view). By default every step is an epoch.
       schedule: step -> learning rate; it is only logged.

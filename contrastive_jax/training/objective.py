@@ -73,7 +73,7 @@ class Objective:
         return contract.needs_of(self.loss)
 
     def parameters(self) -> dict[str, jax.Array]:
-        """The initial learnt parameters, float32 scalars: `log_scale`, and perhaps `bias`; empty if nothing is learnt."""
+        """The initial learnt parameters, float32 scalars: `log_scale` and perhaps `bias`; empty by default."""
         if not self.learnable:
             return {}
         start = {**contract.hyperparameters(self.loss), **self.kwargs}
