@@ -32,7 +32,7 @@ def call(capsys, monkeypatch, *arguments):
         ([PRESET], "--workdir is missing"),
         (
             [PRESET, "--workdir={}", "--config.loss.temperature=1"],
-            "config.loss.temperature: expected a field of the configuration, found none of this name; near",
+            "config.loss.temperature: expected the name of a field; similar",
         ),
         ([PRESET, "--workdir={}", "--config.epochs=ten"], "config.epochs=ten: expected a whole number >= 1"),
         (

@@ -212,7 +212,9 @@ def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum, whil
             assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
 
     monkeypatch.setattr(logs.StepLog, "write", write_and_be_asked)
-    with pytest.raises(Interrupted, match=f"stopped after step {ends_after}; the same command goes on") as stopped:
+    with pytest.raises(
+        Interrupted, match=f"stopped after step {ends_after}; run the same command to resume"
+    ) as stopped:
         train(config(**{"checkpoint.every": 1000}), tmp_path, 5)
     assert stopped.value.status == 128 + signum
     assert signal.getsignal(signum) == before
@@ -247,13 +249,13 @@ def test_a_signal_ends_the_evaluation(tmp_path, signum):
     process.send_signal(signum)
     said = process.communicate()[1].splitlines()
     assert process.returncode == 128 + signum
-    assert said[-1] == f"{signal.Signals(signum).name}: stopped after step 1; the same command goes on from it."
+    assert said[-1] == f"{signal.Signals(signum).name}: stopped after step 1; run the same command to resume from it."
     assert not (tmp_path / "summary.json").exists()
 
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path):
     train(config(), tmp_path, 2)
-    with pytest.raises(UsageError, match=f"--steps=1: {tmp_path} has taken 2 already; as many or more are wanted"):
+    with pytest.raises(UsageError, match=f"--steps=1: {tmp_path} has taken 2 already; expected as many or more"):
         run.run(config(), tmp_path, steps=1)
 
 
@@ -298,7 +300,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path, every):
 
 def test_a_workdir_below_a_file(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="expected a folder that can be written"):
         run.run(config(), tmp_path / "file" / "run")
 
 

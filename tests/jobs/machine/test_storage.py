@@ -161,7 +161,7 @@ def test_no_file_descriptors(tmp_path, at_step, undisturbed, monkeypatch):
 
     at_step(4, exhaust)
     try:
-        with pytest.raises(StorageError, match="Too many open files; raise this process's limit of open files"):
+        with pytest.raises(StorageError, match="Too many open files; raise the limit on open files of this process"):
             run.run(CONFIG, workdir, steps=STEPS)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -204,7 +204,9 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
     tmp_path.chmod(0o500)
     status, lines = start(tmp_path / "run", *bound_by_modes())
     assert status == 2 and not (tmp_path / "run").exists()
-    assert lines == [f"error: --workdir={tmp_path / 'run'} cannot be written: Permission denied."]
+    assert lines == [
+        f"error: --workdir={tmp_path / 'run'}: expected a folder that can be written, got 'Permission denied'."
+    ]
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "checkpoints/4", "metrics.jsonl", "tensorboard"])
@@ -216,7 +218,7 @@ def test_what_cannot_be_written_or_read_is_named_and_nothing_is_lost(name, tmp_p
     (tmp_path / name).chmod(0o700)
     assert status == 2
     (line,) = lines
-    assert "Permission denied; give this user the right to read and write there." in line
+    assert "Permission denied; give this user permission to read and write there." in line
     assert "The checkpoint of step 4 is kept" in line
     assert not (tmp_path / "damaged").exists()
     assert digest_of_newest(tmp_path) == before
@@ -254,7 +256,8 @@ def test_a_workdir_belongs_to_one_run_at_a_time(tmp_path, at_step):
     assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
     ((status, (line,)),) = said
     assert status == 2
-    assert f"error: --workdir={tmp_path}: another run is going on there (process {os.getpid()} on " in line
+    assert line.startswith(f"error: --workdir={tmp_path}: expected a folder that no other run uses")
+    assert f"got one in use (process {os.getpid()} on " in line
     assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
 
 
