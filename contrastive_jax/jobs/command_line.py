@@ -148,22 +148,11 @@ def _apply(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
             before = config_lib.flatten(config).get(path)
             config_lib.set_from_text(config, path, overrides[path])
             if path in names and config_lib.flatten(config)[path] != before:
-                _leave_out(config, parts.KINDS[names.index(path)])
+                kind = parts.KINDS[names.index(path)]
+                parts.drop_arguments(config, kind, parts.load(kind, overrides[path]))
         except UsageError as error:
             faults.append(str(error))
     return faults
-
-
-def _leave_out(config: ConfigDict, kind: parts.Kind) -> None:
-    """Drop the preset's keyword arguments that the part named in place of the preset's does not take."""
-    given, name = parts.section(config, kind), parts.named(config, kind)
-    taken = parts.arguments(kind, parts.load(kind, name))
-    for argument in [x for x in given if x not in taken.defaults and not taken.any_other]:
-        print(
-            f"{kind.what.capitalize()} {name!r} takes no {argument}: the preset's {given[argument]!r} is left out.",
-            file=sys.stderr,
-        )
-        del given[argument]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ where the configuration records the name of what was given.
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -140,6 +141,15 @@ def resolve(config: ConfigDict, own: Own) -> Own:
     return own._replace(**found, metrics=tuple(metrics))
 
 
+def drop_arguments(config: ConfigDict, kind: Kind, part: Any) -> None:
+    """Drop the keyword arguments of the part before that the one in its place does not take, and say so."""
+    taken, given = arguments(kind, part), section(config, kind)
+    for name in [x for x in given if x not in taken.defaults and not taken.any_other]:
+        what = f"{kind.what.capitalize()} {named(config, kind)!r}"
+        print(f"{what} takes no {name}: the preset's {given[name]!r} is left out.", file=sys.stderr)
+        del given[name]
+
+
 def record(config: ConfigDict, own: Own) -> ConfigDict:
     """A copy of the configuration with the names of the parts that are given from Python, and what they bind."""
     config = config.copy_and_resolve_references()
@@ -147,7 +157,9 @@ def record(config: ConfigDict, own: Own) -> ConfigDict:
         if (given := getattr(own, kind.what)) is not None:
             part, bound = _unbind(given)
             above, _, leaf = kind.name.partition(".")
-            config[above][leaf] = name_of(kind, part)
+            if (name := name_of(kind, part)) != config[above][leaf]:
+                config[above][leaf] = name
+                drop_arguments(config, kind, part)
             section(config, kind).update(bound)
     if own.train is not None:
         config.data.source = _qualified(type(own.train))
