@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import losses, spmd
+from contrastive_jax import losses, pairwise, spmd
 from contrastive_jax.losses import contract
 
 LOSSES: dict[str, Callable[..., Any]] = {name: x for name, x in vars(losses).items() if contract.is_declared(x)}
@@ -144,14 +144,16 @@ def _compute_hyperparameters(needs: contract.Needs, parameters: Mapping[str, jax
     if not parameters:
         return {}
     others = {name: x for name, x in parameters.items() if name != "log_scale"}
-    scale = parameters["log_scale"]
-    return others | ({"scale": jnp.exp(scale)} if "scale" in needs.learnable else {"temperature": jnp.exp(-scale)})
+    log_scale = parameters["log_scale"]
+    if "scale" in needs.learnable:
+        return others | {"scale": pairwise.finite_exp(log_scale)}
+    return others | {"temperature": pairwise.finite_exp(-log_scale)}
 
 
 def describe_learnt(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The learnt parameters as they are logged: `scale` (one over the temperature), and the others unchanged."""
     others = {name: x for name, x in parameters.items() if name != "log_scale"}
-    return others | ({"scale": jnp.exp(parameters["log_scale"])} if parameters else {})
+    return others | ({"scale": pairwise.finite_exp(parameters["log_scale"])} if parameters else {})
 
 
 def clip_scale(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

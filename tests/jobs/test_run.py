@@ -95,7 +95,7 @@ def embed(workdir, split, trained):
     @jax.jit
     def project(state, images, ids):
         drawn = views.random_views(images, ids, seed=0, epoch=2**31, config=job.program.view_config)
-        apply = functools.partial(models.apply, job.program.graphdef, state.params.model, state.batch_stats)
+        apply = functools.partial(models.apply, job.program.graphdef, state.params.model, state.model_state)
         return [apply(view, train=False)[0] for view in drawn]
 
     projected = project(state, images, np.arange(len(source), dtype=np.int32))
