@@ -17,3 +17,5 @@ autodoc_typehints = "none"  # the docstrings say shapes and dtypes, which the an
 default_role = "code"  # docstrings write code in single backticks
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes once, not also as the fields of a NamedTuple
+napoleon_use_rtype = False  # what comes before a colon in Returns is words, not a type to link
