@@ -8,8 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
-from contrastive_jax.jobs import parts, validation
+from contrastive_jax.jobs import parts, validation, workdir
 from tests.command_line import parse
 from tests.losses import table
 
@@ -103,9 +104,16 @@ def test_the_four_remedies_are_accepted(tmp_path):
 
 
 def test_the_number_of_losses():
-    stated = re.findall(r"(\d+)\s+(?:forms of )?losses", (DOCS / "reliability.md").read_text())
-    assert stated
-    assert {int(number) for number in stated} == {len(table.ROWS)}
+    (stated,) = re.findall(r"each of the (\d+) forms of `tests/losses/table.py`", (DOCS / "reliability.md").read_text())
+    assert int(stated) == len(table.ROWS)
+
+
+def test_the_fields_that_may_change():
+    page = (DOCS / "launch.md").read_text()
+    stated = set(re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`[\w.]+`.*?) \|", page, re.MULTILINE))))
+    changeable = {path for path in config_lib.FIELDS if workdir.is_changeable(path)}
+    assert changeable == {path for path in config_lib.FIELDS if path in stated or path.startswith("evaluation.")}
+    assert "`evaluation.*`" in page
 
 
 def imports_of(folder):
