@@ -9,6 +9,7 @@ release = version = metadata.version("contrastive_jax")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2
 html_theme = "furo"
 html_title = f"contrastive_jax {release}"
 
