@@ -78,7 +78,7 @@ def make_stepper(config: ConfigDict, source: sources.Source, *, distribution: bo
         batch = mapped.place_batch({"image": source.take(indices), "id": indices.astype(np.int32)})
         state, outputs = mapped.step(state, batch)
         outputs = jax.device_get(mapped.read(outputs))
-        logs.record(k, outputs, epoch=0, num_instances=len(source), contrast_size=config.batch_size)
+        logs.make_row(k, outputs, epoch=0, num_instances=len(source), contrast_size=config.batch_size)
         return time.perf_counter() - start
 
     return step

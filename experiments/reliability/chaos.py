@@ -138,7 +138,7 @@ def _kill(workdir: Path, options: list[str], name: str, rng: random.Random) -> K
     if process.wait() != -signal.SIGKILL:
         _finish(process, workdir)
         return None
-    steps = storage.steps_of(workdir / "checkpoints")
+    steps = storage.list_steps(workdir / "checkpoints")
     logged = _count_lines(workdir / logs.ROWS)
     return Kill(0, name, time.monotonic() - began, logged, steps[-1] if steps else None)
 

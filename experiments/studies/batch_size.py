@@ -62,7 +62,7 @@ LOSSES = {
 }
 QUICK = ("info_nce", "dhel, mean", "kcl, gaussian")
 CONFIDENCE = 0.95
-SIGMAS = 4.0  # of an unbiased mean from its limit at most: one of 25 means is beyond 4 for one seed in 600
+SIGMAS = 4.0  # allowed distance of an unbiased mean from its limit; one of 25 means exceeds it for one seed in 600
 
 
 def batch_size(*, quick: bool, seed: int) -> study.Result:

@@ -76,7 +76,7 @@ def main(name: str, study: Study, argv: Sequence[str] | None = None) -> int:
             paths = _save(options.out / name, result.figure)
         except OSError as error:
             print(
-                f"error: --out={options.out}: expected a folder that can be written, got: {error.strerror}.",
+                f"error: --out={options.out}: expected a folder that can be written, got {error.strerror!r}.",
                 file=sys.stderr,
             )
             return 2
@@ -92,7 +92,7 @@ def main(name: str, study: Study, argv: Sequence[str] | None = None) -> int:
 def _save(stem: Path, figure: Figure) -> list[Path]:
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
     for path in paths:
-        with files.replacing(path) as temporary:
+        with files.replace_atomically(path) as temporary:
             figure.savefig(temporary)
     return paths
 
