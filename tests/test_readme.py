@@ -1,5 +1,6 @@
 """The README's commands and examples run as they stand."""
 
+import inspect
 import os
 import re
 import shlex
@@ -50,6 +51,6 @@ def test_every_preset_and_loss_is_named():
         assert f"`{preset.stem}`" in README
     from contrastive_jax import losses
 
-    for name in dir(losses):
-        if not name.startswith("_"):
+    for name, value in vars(losses).items():
+        if inspect.isfunction(value):
             assert f"`losses.{name}" in README, name
