@@ -1,4 +1,4 @@
-"""Single program, many devices: collectives that also mean something on one device."""
+"""Single program, multiple devices: collectives that also work outside a mapped program, and mapping a step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,46 +17,46 @@ AxisName = Any  # a hashable name, or a tuple of them; None for a program that i
 
 
 def devices() -> list[Any]:
-    """The devices of all processes, those of one process next to each other, as its share of a batch is."""
+    """The devices of all processes, ordered like the shares of a batch: those of one process are adjacent."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def axis_size(axis_name: AxisName) -> int:
-    """Number of devices along `axis_name`, a Python int; 1 where the program is not mapped."""
+    """Number of devices along `axis_name`, a Python int; 1 outside a mapped program."""
     return 1 if axis_name is None else lax.axis_size(axis_name)
 
 
 def axis_index(axis_name: AxisName) -> jax.Array:
-    """This device's position along `axis_name`, int32; 0 where the program is not mapped."""
+    """This device's position along `axis_name`, int32; 0 outside a mapped program."""
     return jnp.int32(0) if axis_name is None else jnp.asarray(lax.axis_index(axis_name), jnp.int32)
 
 
 def gather(x: jax.Array, axis_name: AxisName) -> jax.Array:
     """Concatenate every device's [m, ...] into [devices * m, ...], in device order.
 
-    Its transpose sends each device the sum of all cotangents of its own part, so a loss of gathered embeddings keeps
+    Its transpose gives each device the sum of all cotangents of its own part, so that a loss of gathered embeddings has
     its whole gradient.
     """
     return x if axis_name is None else lax.all_gather(x, axis_name, axis=0, tiled=True)
 
 
 def psum(x: Any, axis_name: AxisName) -> Any:
-    """Sum over the devices along `axis_name`; the value itself where the program is not mapped."""
+    """Sum over the devices along `axis_name`; outside a mapped program, the value itself."""
     return x if axis_name is None else lax.psum(x, axis_name)
 
 
 def pmean(x: Any, axis_name: AxisName) -> Any:
-    """Mean over the devices along `axis_name`; the value itself where the program is not mapped."""
+    """Mean over the devices along `axis_name`; outside a mapped program, the value itself."""
     return x if axis_name is None else lax.pmean(x, axis_name)
 
 
 def pmax(x: jax.Array, axis_name: AxisName) -> jax.Array:
-    """Greatest over the devices along `axis_name`; the value itself where the program is not mapped."""
+    """Maximum over the devices along `axis_name`; outside a mapped program, the value itself."""
     return x if axis_name is None else lax.pmax(x, axis_name)
 
 
 def rotate(tree: Any, axis_name: AxisName) -> Any:
-    """Every device's arrays handed to the next device, the last's to the first; themselves where nothing is mapped."""
+    """Pass each device's arrays to the next device, in a ring; outside a mapped program, return them as they are."""
     if axis_name is None:
         return tree
     n = axis_size(axis_name)
@@ -64,11 +64,10 @@ def rotate(tree: Any, axis_name: AxisName) -> Any:
 
 
 def ring(fn: Callable[[Any, Any], Any], carry: Any, shard: Any, axis_name: AxisName) -> Any:
-    """`carry = fn(carry, shard)` for the shard of every device in turn, this device's own first.
+    """Compute `carry = fn(carry, shard)` for the shard of every device in turn, this device's own first.
 
-    The shards travel round the devices, each to the next one at every turn. A turn's transfer does not wait for its
-    computation, so the two can overlap; at any time a device holds two shards. Where the program is not mapped there is
-    one shard.
+    The shards travel round the devices, one step each turn. A turn's transfer does not wait for its computation, so the
+    two can overlap; a device holds at most two shards at a time. Outside a mapped program there is one shard.
     """
 
     def turn(state: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
@@ -83,11 +82,11 @@ def ring(fn: Callable[[Any, Any], Any], carry: Any, shard: Any, axis_name: AxisN
 
 
 def vary_alike(arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """The same arrays, each marked as differing over every mapped axis that any of them differs over.
+    """Mark each array as differing over every mapped axis that any of them differs over.
 
-    `shard_map` keeps count of which values are equal on all devices. Where a loop's state starts as a constant but
-    ends as a value of this device, or a custom gradient meets such a constant, both have to be marked alike; the
-    gradient with respect to what was marked here is summed over the devices. Nothing happens outside `shard_map`.
+    `shard_map` tracks which values are equal on all devices. If a loop's state starts as a constant but ends as a value
+    of this device, or a custom gradient meets such a constant, both must be marked alike; the gradient with respect to
+    a newly marked array is summed over the devices. Outside `shard_map` nothing happens.
     """
     varying = [jax_versions.varying_axes(x) for x in arrays]
     axes = frozenset().union(*varying)
@@ -108,8 +107,8 @@ class Mapped(NamedTuple):
 def map_step(fn: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: str, devices: Sequence[Any]) -> Mapped:
     """Map `fn(state, batch) -> (state, output)`, written for one device, over `devices` along the axis `"batch"`.
 
-    The state is the same on every device before and after, and is donated; the leading axis of every leaf of the batch
-    is divided over the devices; the output must be the same on every device.
+    The state is replicated before and after the step, and is donated. The leading axis of every leaf of the batch is
+    divided over the devices. The output must be the same on every device.
 
     Args:
       fn: the per-device function; it may use collectives over `spmd.AXIS`.
@@ -143,7 +142,7 @@ def _map_shards(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any
         return step.trace(_shapes(state, sharding=replicated), _shapes(batch, sharding=divided))
 
     return Mapped(
-        # A copy, because the step donates its state: the caller keeps what it passed.
+        # The step donates its state: place a copy, so that the caller's stays valid.
         step=step,
         trace=trace,
         place_state=lambda tree: place(replicated)(jax.tree.map(np.array, tree)),

@@ -149,3 +149,17 @@ def test_over_one_of_two_axes():
     got = jax.jit(losses.dhel)(u, v)
     np.testing.assert_allclose(got, losses.dhel(U, V), rtol=1e-5)
     assert got.sharding.spec[0] == "data"
+
+
+def test_under_a_shard_map_over_the_other_axis():
+    kinds = (AxisType.Explicit, AxisType.Explicit)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds, devices=jax.devices()[:4])
+    u, v = (jax.device_put(x, NamedSharding(mesh, PartitionSpec("data"))) for x in (U, V))
+    local = jax.shard_map(
+        lambda u, v: losses.simclr(u, v, axis_name="data"),
+        mesh=mesh,
+        in_specs=PartitionSpec("data"),
+        out_specs=PartitionSpec("data"),
+        axis_names={"data"},
+    )
+    np.testing.assert_allclose(jax.jit(local)(u, v), losses.simclr(U, V), rtol=1e-5)

@@ -21,7 +21,7 @@ def siglip(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""SigLIP's pairwise sigmoid loss: every pair on its own is classified as positive or negative.
+    r"""SigLIP's pairwise sigmoid loss: each pair is classified as positive or negative by itself.
 
     .. math::
         \ell_i = \log\bigl(1 + e^{-(a\, u_i^\top v_i + b)}\bigr)
@@ -34,16 +34,16 @@ def siglip(
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       scale: a, scalar, the inverse of a temperature; may be traced, or learnt.
       bias: b, scalar, **added** to the logit; may be traced, or learnt.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.total`.
+      implementation: how the negatives are reduced, see `pairwise.total`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`.
 
     Raises:
-      ValueError: for shapes that differ, fewer than two pairs over all devices, a scale or bias that is no scalar, or
-        an unknown implementation.
+      ValueError: for shapes that differ, fewer than two pairs over all devices, a scale or bias that is not a scalar,
+        or an unknown implementation.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -79,16 +79,16 @@ def spectral(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""Spectral contrastive loss: positives pulled in proportion, negatives pushed to orthogonality.
+    r"""Spectral contrastive loss: pulls positives together and pushes negatives to orthogonality.
 
     .. math:: \ell_i = -u_i^\top v_i + \frac{1}{m-1} \sum_{j \ne i} (u_i^\top v_j)^2
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.total`.
+      implementation: how the negatives are reduced, see `pairwise.total`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The mean is over each anchor's own

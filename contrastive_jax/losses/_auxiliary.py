@@ -20,7 +20,7 @@ def vrns(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""Variance reduction for negative similarities: pulls every negative to the full batch's optimum.
+    r"""Variance reduction for negative similarities: pulls each of them to the full batch's optimum.
 
     .. math:: \ell_i = \frac{1}{m-1} \sum_{j \ne i} \Bigl(u_i^\top v_j + \frac{1}{n-1}\Bigr)^2
 
@@ -30,9 +30,9 @@ def vrns(
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       num_instances: n, the size of the **training set**, not of the batch; at least 2; may be traced.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.total`.
+      implementation: how the negatives are reduced, see `pairwise.total`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its

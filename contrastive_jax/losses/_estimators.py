@@ -1,4 +1,4 @@
-"""Small batches that stand for more: negatives from a queue of past embeddings (MoCo), a moving average (SogCLR)."""
+"""Estimates of a larger batch: a queue of past embeddings as negatives (MoCo), a moving average (SogCLR)."""
 
 import numbers
 from typing import Any
@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import Kept, Memory, Setting, State, declare
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 
 
 def _init_queue(setting: Setting) -> State:
@@ -66,27 +66,27 @@ def moco(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""InfoNCE with a queue of past embeddings as further negatives, as momentum contrast has it.
+    r"""Momentum contrast: InfoNCE with a queue of past embeddings as additional negatives.
 
     .. math::
         \ell_i = \tfrac12 \log\Bigl(1 + \sum_{j \ne i} e^{(u_i^\top v_j - u_i^\top v_i)/t}
                + \sum_k e^{(u_i^\top q_k - u_i^\top v_i)/t}\Bigr) + \tfrac12 (u \leftrightarrow v)
 
-    With `keys`, of a momentum encoder, each anchor is compared with the keys of the other view instead of its
-    embeddings: v_i and v_j above are the keys of v, and where u and v are exchanged u_i and u_j are those of u.
+    With `keys` from a momentum encoder, each anchor is compared with the keys of the other view instead of its
+    embeddings: v_i and v_j above are keys of v, and in the second half u_i and u_j are keys of u.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       queue: [k, d] past embeddings, k >= 0, the same on every device; normalised inside. It carries no gradient.
       temperature: t > 0, scalar; may be traced.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       queue_ids: [k] int instance ids of the queue, which go with `ids`: an instance's own past embeddings are not its
         negatives. Default: all of the queue are negatives.
       keys: (keys of u [m, d], keys of v [m, d]), likewise normalised inside and without a gradient. Default: u and v
         themselves, with theirs.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`, which it equals for an empty queue
@@ -101,8 +101,8 @@ def moco(
 
     References:
       He et al., 2020, https://arxiv.org/abs/1911.05722; t = 0.2 is that of Chen et al., 2020,
-      https://arxiv.org/abs/2003.04297. They contrast in one direction, with the queue alone; here the rest of the batch
-      counts as well, and both directions, so that the queue is all that differs from `info_nce`.
+      https://arxiv.org/abs/2003.04297. They contrast in one direction, with the queue alone. Here the rest of the batch
+      counts too, in both directions, so that the queue is the only difference from `info_nce`.
     """
     pairs = _pairs.prepare("moco", u, v, ids, axis_name)
     candidates = pairs if keys is None else _prepare_keys(pairs, keys, ids, axis_name)
@@ -113,9 +113,9 @@ def moco(
     options: dict[str, Any] = {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids, "axis_name": axis_name}
     past: dict[str, Any] = {}
     if queue_ids is not None:
-        queue_ids = parts.check_ids("losses.moco", "queue_ids", queue_ids, queue.shape[:1])
+        queue_ids = shared.check_ids("losses.moco", "queue_ids", queue_ids, queue.shape[:1])
         past |= {"anchor_ids": pairs.ids, "candidate_ids": queue_ids}
-    # Every device has the queue: it has no need to travel.
+    # Every device has the whole queue: it need not travel.
     past["implementation"] = "blockwise" if implementation == "ring" else implementation
 
     def one_sided(anchors: jax.Array, others: jax.Array) -> jax.Array:
@@ -141,7 +141,7 @@ def sogclr(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    r"""SogCLR: each instance's mean over its negatives, averaged over all the batches that it has been in.
+    r"""SogCLR: a moving average, over the batches, of each instance's mean over its negatives.
 
     .. math::
         g_i &= \frac{1}{4(m-1)} \sum_{j \ne i} \bigl(e^{u_i^\top v_j/t} + e^{u_i^\top u_j/t}
@@ -150,24 +150,24 @@ def sogclr(
         \ell_i &= -\frac{u_i^\top v_i}{t} + \log a_i, \qquad
         \nabla \ell_i := -\frac{\nabla u_i^\top v_i}{t} + \frac{\nabla g_i}{a_i}
 
-    Value and gradient are not each other's: log a_i estimates the logarithm of the mean over all negatives of the
+    The gradient is not that of the value: log a_i estimates the logarithm of the mean over all negatives of the
     training set, and :math:`\nabla g_i / a_i` the gradient of that, while differentiating log a_i would give gamma
     times that. Only for gamma = 1 do both belong to :math:`-u_i^\top v_i / t + \log g_i`.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
-      log_average: [m] float, log a_i as the instance's last batch left it; -inf for an instance that was in none. It
+      log_average: [m] float, log a_i after the instance's last batch; -inf for an instance that has been in none. It
         carries no gradient.
       temperature: t > 0, scalar; may be traced.
       update_weight: gamma of the paper, the weight of the new mean, in (0, 1], scalar; may be traced.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       Two of [m] float32 (float64 for float64 input), one value per pair, as `info_nce`, and the new log a_i, without a
-      gradient, to be passed with the instance's next batch. For an anchor without any negative the logarithm counts as
+      gradient, to be passed with the instance's next batch. For an anchor without negatives the logarithm counts as
       0, and the average stays.
 
     Raises:

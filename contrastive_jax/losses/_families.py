@@ -1,4 +1,4 @@
-"""The two general forms of Lee 2025, for any phi and psi: what the named losses are members of."""
+"""The two families of Lee 2025, for any phi and psi; the named losses are members of them."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def info_nce_based(
     `dhel` "mean"   log(x)      False       True
     ==============  ==========  ==========  ===========
 
-    The named functions compute the same without overflow; this one evaluates phi and psi as they are given.
+    The named functions compute the same values without overflow; this one evaluates phi and psi as given.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
@@ -49,12 +49,12 @@ def info_nce_based(
       psi: elementwise function of a sum of phi.
       cross_view: c1, whether the cross-view negatives count.
       within_view: c2, whether the within-view negatives count.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.total`.
+      implementation: how the negatives are reduced, see `pairwise.total`.
 
     Returns:
-      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`; 0 for an anchor without any negative.
+      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`; 0 for an anchor without negatives.
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, neither kind of negative, or an
@@ -79,11 +79,11 @@ def info_nce_based(
     ones = jnp.ones_like(pairs.positive)
 
     def one_sided(anchors: jax.Array, same: jax.Array, other: jax.Array) -> jax.Array:
-        # One more coordinate, -s_ii against 1, makes every similarity its difference from the anchor's positive.
+        # An extra coordinate, -s_ii times 1, subtracts the anchor's positive from every similarity.
         anchors = jnp.column_stack([anchors, -pairs.positive])
         kinds = [jnp.column_stack([x, ones]) for x, counts in ((other, cross_view), (same, within_view)) if counts]
         summed = sum(pairwise.total(phi, anchors, x, **options) for x in kinds)
-        # psi may be infinite, or have an infinite slope, where it does not count: it never sees such a place.
+        # psi may be infinite, or have an infinite slope, at the sum of no negatives: it never sees one.
         return jnp.where(alone, 0, psi(jnp.where(alone, 1, summed)))
 
     return (one_sided(pairs.u, pairs.u, pairs.v) + one_sided(pairs.v, pairs.v, pairs.u)) / 2
@@ -102,7 +102,7 @@ def independently_additive(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""The independently additive family: each positive and each negative pair has a term of its own.
+    r"""The independently additive family: a separate term for each positive and each negative pair.
 
     .. math::
         \ell_i = -\phi(u_i^\top v_i) + \frac{c_1}{m-1} \sum_{j \ne i} \psi(u_i^\top v_j)
@@ -119,9 +119,9 @@ def independently_additive(
       psi: elementwise function of a similarity, likewise.
       cross_view: c1, whether the cross-view negatives count.
       within_view: c2, whether the within-view negatives count.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.total`.
+      implementation: how the negatives are reduced, see `pairwise.total`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its

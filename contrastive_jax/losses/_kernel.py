@@ -1,4 +1,4 @@
-"""Kernels of the squared distance of embeddings: KCL (Koromilas 2024), and alignment and uniformity (Wang 2020)."""
+"""Losses of a kernel of the squared distance: KCL (Koromilas 2024), alignment and uniformity (Wang 2020)."""
 
 import numbers
 from collections.abc import Callable
@@ -44,19 +44,19 @@ def kcl(
     `"gaussian_riesz"`  for negatives riesz, for positives gaussian with t = 2
     ==================  ==========================================================================
 
-    The riesz kernel and its slope have no limit, or no finite one, at r = 0, where positive pairs are meant to go. Here
-    r^2 is never taken below 16 machine epsilons (r = 0.0014 in float32, about what 2 - 2 x.y can tell from 0): two
-    embeddings closer than that are at that distance, with a zero gradient.
+    The riesz kernel or its slope diverges at r = 0, where positive pairs should end up. Here r^2 is at least 16 machine
+    epsilons (r = 0.0014 in float32, about the smallest that 2 - 2 x.y can resolve): closer embeddings count as being at
+    that distance, with a zero gradient.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       kernel: a name above, or an elementwise function of the squared distance, which is never negative.
-      t: the kernel's parameter, scalar; may be traced. Above 0, for riesz not 0. A function of your own takes no t.
+      t: the kernel's parameter, scalar; may be traced. Above 0, for riesz not 0. A function of your own does not use t.
       gamma: weight of the negatives, scalar; may be traced.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.total`.
+      implementation: how the negatives are reduced, see `pairwise.total`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its
@@ -111,18 +111,18 @@ def align_uniform(
         \ell_i = \|u_i - v_i\|^\alpha + \frac{\lambda}{2} \Bigl(\log \mathop{\mathrm{mean}}_{j \ne k}
                  e^{-t \|u_j - u_k\|^2} + \log \mathop{\mathrm{mean}}_{j \ne k} e^{-t \|v_j - v_k\|^2}\Bigr)
 
-    with lambda the weight. Uniformity is the logarithm of a mean over **all** pairs, so it belongs to the batch and not
-    to an anchor: every anchor carries the same value of it.
+    with lambda the weight. Uniformity is the logarithm of a mean over **all** pairs, so it belongs to the batch, not to
+    an anchor: every anchor has the same value of it.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       weight: lambda, scalar; may be traced.
-      alpha: power of the distance, > 0, scalar; may be traced. Below 2 a pair that coincides has no gradient.
+      alpha: power of the distance, > 0, scalar; may be traced. Below 2, a pair that coincides has a zero gradient.
       t: of the Gaussian, > 0, scalar; may be traced.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The uniformity of a batch without any

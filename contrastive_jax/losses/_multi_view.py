@@ -29,7 +29,7 @@ def multi_view_info_nce(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""MV-InfoNCE: the interactions of all views of an instance in one logarithm.
+    r"""MV-InfoNCE: one logarithm over the interactions of all views of an instance.
 
     With z_il the embedding of view l of instance i, `form="joint"` is the paper's
 
@@ -46,9 +46,9 @@ def multi_view_info_nce(
         this device's share of the instances, with all their views.
       temperature: t > 0, scalar; may be traced.
       form: `"joint"` or `"pairwise"`.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per instance, as `info_nce` gives one per pair.
@@ -101,27 +101,27 @@ def multi_view_dhel(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""MV-DHEL: all views of an instance aligned in one logarithm, each view made uniform by itself.
+    r"""MV-DHEL: one logarithm aligns all views of an instance; each view is made uniform on its own.
 
     With z_il the embedding of view l of instance i,
 
     .. math::
         \ell_i = -\log \sum_{l < k} e^{z_{il}^\top z_{ik}/t} + w \sum_l \log \sum_{j \ne i} e^{z_{il}^\top z_{jl}/t}
 
-    with w = 1 for `form="sum"`, the paper's, and w = 1/V for `form="mean"`, which does not weigh uniformity more the
-    more views there are. On two views each form is that form of `dhel` (whose own default is `"mean"`).
+    with w = 1 for `form="sum"`, the paper's, and w = 1/V for `form="mean"`, whose weight of uniformity does not grow
+    with the number of views. On two views each form is that form of `dhel` (whose own default is `"mean"`).
 
     Args:
       views: [V, m, d] embeddings of V >= 2 views of m instances, any float dtype; normalised inside. Under `axis_name`,
         this device's share of the instances, with all their views.
       temperature: t > 0, scalar; may be traced.
       form: `"sum"` or `"mean"`.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
-      [m] float32 (float64 for float64 input), one value per instance. The logarithm of an anchor without any negative
+      [m] float32 (float64 for float64 input), one value per instance. The logarithm of an anchor without negatives
       counts as 0.
 
     Raises:

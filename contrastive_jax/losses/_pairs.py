@@ -1,4 +1,4 @@
-"""What every loss does first: check, normalise, number the instances; and the sums that several losses share."""
+"""Steps that the losses share: check, normalise and number the pairs, and sums over negatives."""
 
 import numbers
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from contrastive_jax import pairwise, spmd
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 
 
 class Pairs(NamedTuple):
@@ -28,7 +28,7 @@ def prepare(name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_n
     if not jnp.issubdtype(u.dtype, jnp.floating) or not jnp.issubdtype(v.dtype, jnp.floating):
         raise ValueError(f"losses.{name}: expected u and v of a float dtype, got {u.dtype} and {v.dtype}.")
     ids = number_instances(name, u.shape[0], ids, axis_name)
-    dtype = parts.accumulation_dtype(u.dtype, v.dtype)
+    dtype = shared.accumulation_dtype(u.dtype, v.dtype)
     u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
     return Pairs(u, v, ids, jnp.sum(u * v, axis=-1))
 
@@ -39,11 +39,11 @@ def number_instances(name: str, m: int, ids: ArrayLike | None, axis_name: spmd.A
         raise ValueError(f"losses.{name}: expected m >= 2 pairs over all devices, got {m}; fewer have no negatives.")
     if ids is None:
         return spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
-    return parts.check_ids(f"losses.{name}", "ids", ids, (m,))
+    return shared.check_ids(f"losses.{name}", "ids", ids, (m,))
 
 
 def scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """A hyperparameter, perhaps traced, as a scalar of the embeddings' dtype."""
+    """A hyperparameter, which may be traced, as a scalar of the embeddings' dtype."""
     value = jnp.asarray(value, dtype)
     if value.ndim != 0:
         raise ValueError(f"losses.{name}: expected a scalar {what}, got shape {value.shape}.")
@@ -51,14 +51,14 @@ def scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> 
 
 
 def positive_scalar(name: str, what: str, value: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """A `scalar` that is refused where it is known and not positive."""
+    """A `scalar` that must be positive, if its value is known."""
     if isinstance(value, numbers.Real) and not value > 0:
         raise ValueError(f"losses.{name}: expected {what} > 0, got {value}.")
     return scalar(name, what, value, dtype)
 
 
 def inverse_temperature(name: str, temperature: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """1 / temperature, as a scalar of the embeddings' dtype; a known temperature that is not positive is refused."""
+    """1 / temperature, as a scalar of the embeddings' dtype; a known temperature must be positive."""
     return 1 / positive_scalar(name, "temperature", temperature, dtype)
 
 
@@ -66,7 +66,7 @@ def negatives_per_anchor(pairs: Pairs, ids: ArrayLike | None, axis_name: spmd.Ax
     """How many negatives of one kind (cross-view, or within a view) each anchor has: one int, or [m] with ids."""
     if ids is None:
         return pairs.ids.shape[0] * spmd.axis_size(axis_name) - 1
-    everyone = jnp.sort(spmd.gather(pairs.ids, axis_name))  # not a matrix of comparisons: memory linear in m
+    everyone = jnp.sort(spmd.gather(pairs.ids, axis_name))  # instead of an [m, m] comparison: memory is linear in m
     equal = jnp.searchsorted(everyone, pairs.ids, side="right") - jnp.searchsorted(everyone, pairs.ids, side="left")
     return (len(everyone) - equal).astype(pairs.positive.dtype)
 
@@ -88,9 +88,9 @@ def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, impleme
 
 
 def squared_distance(pairs: Pairs) -> jax.Array:
-    """|u_i - v_i|^2 [m], exact however close the two are.
+    """|u_i - v_i|^2 [m], accurate however close the two are.
 
-    For unit vectors it is 2 - 2 u_i.v_i, which a zero row, orthogonal to everything, keeps to here too.
+    For unit vectors it equals 2 - 2 u_i.v_i. A zero row is orthogonal to everything, so that here it gives 2 as well.
     """
     zeros = sum(jnp.all(x == 0, axis=-1).astype(x.dtype) for x in (pairs.u, pairs.v))
     return jnp.sum(jnp.square(pairs.u - pairs.v), axis=-1) + zeros

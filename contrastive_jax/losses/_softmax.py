@@ -23,7 +23,7 @@ def info_nce(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""InfoNCE, as CLIP trains with it: cross-view negatives, both directions.
+    r"""InfoNCE as in CLIP: cross-view negatives, in both directions.
 
     .. math::
         \ell_i = \tfrac12 \log\Bigl(1 + \sum_{j \ne i} e^{(u_i^\top v_j - u_i^\top v_i)/t}\Bigr)
@@ -33,9 +33,9 @@ def info_nce(
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       temperature: t > 0, scalar; may be traced. Learnt through its logarithm, it is `pairwise.finite_exp` of that.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair; the mean is the paper's loss. Under `axis_name` the
@@ -83,9 +83,9 @@ def simclr(
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       temperature: t > 0, scalar; may be traced. 0.2 is that of Lee 2025, Table 1.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`.
@@ -99,7 +99,7 @@ def simclr(
 
     References:
       Chen et al., 2020, https://arxiv.org/abs/2002.05709; Lee et al., 2025, Definition 3.1 with (c1, c2) = (1, 1).
-      The authors' code exponentiates before it takes the logarithm, which overflows below t = 0.0113; this does not.
+      The authors' code exponentiates before it takes the logarithm and overflows below t = 0.0113; this does not.
     """
     pairs = _pairs.prepare("simclr", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("simclr", temperature, pairs.u.dtype)
@@ -131,7 +131,7 @@ def dcl(
 
     .. math:: w_i = 2 - \frac{e^{u_i^\top v_i/\sigma}}{\frac1m \sum_k e^{u_k^\top v_k/\sigma}}
 
-    so that the pairs furthest apart are pulled most.
+    so that the pairs furthest apart are pulled the most.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
@@ -139,13 +139,13 @@ def dcl(
       temperature: t > 0, scalar; may be traced.
       sigma: width of the weights, > 0, scalar; may be traced. 0.5 is usual. None weighs every pair by 1. The
         mean in w runs over the pairs of all devices.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The logarithm of an anchor without
-      any negative counts as 0.
+      negatives counts as 0.
 
     Raises:
       ValueError: as `info_nce`, or for a sigma known to be <= 0.
@@ -196,13 +196,13 @@ def dhel(
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       temperature: t > 0, scalar; may be traced.
       form: `"mean"`, `"sum"` or `"one_sided"`.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: of the reduction over negatives, see `pairwise.logsumexp`.
+      implementation: how the negatives are reduced, see `pairwise.logsumexp`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The logarithm of an anchor without
-      any negative counts as 0.
+      negatives counts as 0.
 
     Raises:
       ValueError: as `info_nce`, or for an unknown form.

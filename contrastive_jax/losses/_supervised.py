@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 from contrastive_jax.losses.contract import declare
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 
 
 @declare(labels=True)
@@ -22,7 +22,7 @@ def sup_con(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""Supervised contrastive loss, L_out: every embedding of an anchor's class is its positive.
+    r"""Supervised contrastive loss, L_out: every embedding of the anchor's class is a positive.
 
     Of the 2m embeddings z (u and v), anchor a has the positives P(a): all others with its label, its other view among
     them.
@@ -30,22 +30,22 @@ def sup_con(
     .. math::
         \ell_a = -\frac{1}{|P(a)|} \sum_{p \in P(a)} \frac{z_a^\top z_p}{t} + \log \sum_{b \ne a} e^{z_a^\top z_b/t}
 
-    and a pair's value is the mean over its two anchors. With a label of its own for every instance it is `simclr`.
+    and a pair's value is the mean over its two anchors. If all labels differ it equals `simclr`.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       labels: [m] int, any values; under `axis_name`, compared with those of all devices.
       temperature: t > 0, scalar; may be traced.
-      ids: [m] int instance ids; pairs with equal ids are never each other's negatives: here they are each other's
-        positives, whatever their labels. Instances that are the same ought to have the same label; then ids change
-        nothing. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are never negatives of each other: here they are positives,
+        whatever their labels. If instances that are the same have the same label, ids change nothing. Default: all
+        differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: of the log-sum-exp, see `pairwise.logsumexp`. The sum over positives takes memory linear in m.
 
     Returns:
-      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. Finite where a label is alone: the
-      other view is always a positive.
+      [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. Finite for a label that occurs once:
+      the other view is always a positive.
 
     Raises:
       ValueError: as `info_nce`, or for labels that are not integers [m].
@@ -61,7 +61,7 @@ def sup_con(
     """
     pairs = _pairs.prepare("sup_con", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("sup_con", temperature, pairs.u.dtype)
-    labels = parts.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
+    labels = shared.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
     embeddings = jnp.concatenate([pairs.u, pairs.v])
     own = spmd.axis_index(axis_name) * len(embeddings) + jnp.arange(len(embeddings), dtype=jnp.int32)
     everything = pairwise.logsumexp(

@@ -16,7 +16,7 @@ _BINS = 16_384
 
 
 def alignment(u: ArrayLike, v: ArrayLike, *, alpha: float = 2.0) -> float:
-    r"""How far positive pairs lie from each other, mean \|u_i - v_i\|^alpha; 0 is perfect.
+    r"""How far apart positive pairs are, the mean of \|u_i - v_i\|^alpha; 0 is perfect.
 
     Args:
       u: [m, d] unit-norm embeddings of one view.
@@ -47,10 +47,10 @@ def uniformity(x: ArrayLike, *, t: float = 2.0) -> float:
 
     Args:
       x: [n, d] unit-norm embeddings of one view.
-      t: of the Gaussian.
+      t: the Gaussian's parameter.
 
     Returns:
-      A Python float; at its least about log of `theory.expected_gaussian_energy(t, d)`.
+      A Python float; its minimum is about the log of `theory.expected_gaussian_energy(t, d)`.
 
     Raises:
       ValueError: for fewer than two embeddings, or some that are not unit-norm.
@@ -128,11 +128,11 @@ def effective_rank(x: ArrayLike) -> float:
 
 
 def rank(x: ArrayLike, *, tolerance: float = 1e-5) -> int:
-    """Number of dimensions that the embeddings fill: the rank of their covariance.
+    """Number of dimensions that the embeddings span: the rank of their covariance.
 
     Args:
       x: [n, d] unit-norm embeddings.
-      tolerance: least eigenvalue of the covariance that counts.
+      tolerance: the smallest eigenvalue of the covariance that counts.
 
     Returns:
       A Python int in [0, d].
@@ -173,9 +173,9 @@ def _unit(function: str, x: ArrayLike) -> np.ndarray:
 
 
 def _over_pairs(fn: Callable, x: np.ndarray, *args: float, combine: Callable = np.add) -> np.ndarray:
-    """Sum of fn over blocks of the matrix of similarities, each distinct pair in one of them, once; memory O(block).
+    """Combine fn over blocks of the similarity matrix that hold each distinct pair once; memory O(block^2).
 
-    What fn returns need not add up by a plain sum: `combine` joins two of its values.
+    `combine` joins two values of fn; by default it adds them.
     """
     size = min(_BLOCK, len(x))
     starts = range(0, len(x), size)
@@ -185,7 +185,7 @@ def _over_pairs(fn: Callable, x: np.ndarray, *args: float, combine: Callable = n
 
 
 def _similarities(rows: jax.Array, columns: jax.Array, i: int, j: int, n: int) -> tuple[jax.Array, jax.Array]:
-    """[block, block] similarities, and which of them are pairs not counted elsewhere."""
+    """[block, block] similarities, and a mask of the pairs that this block counts."""
     similarity = jnp.matmul(rows, columns.T, precision="highest")
     row = i + jnp.arange(len(rows), dtype=jnp.int32)[:, None]
     column = j + jnp.arange(len(columns), dtype=jnp.int32)[None, :]

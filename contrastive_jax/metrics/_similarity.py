@@ -1,4 +1,4 @@
-"""The distribution of similarities of a contrast set: every pair counted once, mergeable exactly."""
+"""The distribution of the similarities of a contrast set: every pair counted once, in parts that merge exactly."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 
 MAX_INSTANCES = 65_536  # m(m-1) pairs still fit a uint32 count
 
@@ -55,18 +55,18 @@ def similarity_distribution(
     r"""Distribution of the cosine similarities of positive, cross-view and within-view pairs.
 
     Of m pairs it counts m positives, m(m-1) cross-view negatives (u_i, v_j), and m(m-1)/2 within-view negatives in
-    each view, every one exactly once whatever the number of devices. A similarity that is NaN is counted but falls into
-    no bin, and makes the moments, least and greatest of its kind NaN.
+    each view, each exactly once on any number of devices. A NaN similarity is counted but falls into no bin, and makes
+    the moments, least and greatest of its kind NaN.
 
     Args:
       u: [m, d] embeddings of one view, any float dtype; normalised inside. Under `axis_name`, this device's share.
       v: [m, d] embeddings of the other view.
       num_bins: number of equal bins over [-1, 1].
-      ids: [m] int instance ids; pairs with equal ids are no negatives and are not counted. Default: all different.
+      ids: [m] int instance ids; pairs with equal ids are not negatives and are not counted. Default: all differ.
       axis_name: count over the embeddings of all devices along this mapped axis; every device gets the same answer.
-      implementation: `"dense"` holds the [m, n] matrices, n the pairs of all devices; `"blockwise"` some of their rows
-        at a time, about 2^20 entries; `"ring"`, under an axis name, does the same without gathering: the pairs of each
-        device travel round the devices. None chooses as `pairwise.logsumexp` does.
+      implementation: `"dense"` stores the [m, n] matrices, with n the pairs of all devices; `"blockwise"` about 2^20 of
+        their entries at a time. `"ring"` needs an axis name and gathers nothing: the pairs travel round the devices.
+        None chooses as `pairwise.logsumexp` does.
 
     Returns:
       A `SimilarityDistribution`; carries no gradient.
@@ -89,9 +89,9 @@ def similarity_distribution(
     m = u.shape[0]
     position = spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)
     if ids is not None:
-        ids = parts.check_ids("metrics.similarity_distribution", "ids", ids, (m,))
+        ids = shared.check_ids("metrics.similarity_distribution", "ids", ids, (m,))
     own = _Pairs(u, v, position if ids is None else ids, position, jnp.ones(m, bool))
-    implementation = parts.choose_implementation(implementation, m, m, axis_name)
+    implementation = shared.choose_implementation(implementation, m, m, axis_name)
     positive = _describe(jnp.sum(own.u * own.v, axis=-1)[:, None], jnp.ones((m, 1), bool), num_bins)
     negative = _negatives(own, num_bins, implementation, axis_name)
     local = SimilarityDistribution(positive, *negative)
@@ -103,7 +103,7 @@ class _Pairs(NamedTuple):
     v: jax.Array  # [m, d]
     ids: jax.Array  # [m]
     position: jax.Array  # [m], among all devices' pairs
-    exists: jax.Array  # [m]; False for what fills the last block
+    exists: jax.Array  # [m]; False for the padding of the last block
 
 
 def _negatives(
@@ -114,7 +114,7 @@ def _negatives(
     own = _Pairs(*spmd.vary_alike(own))
     others = own if travel else jax.tree.map(lambda x: spmd.gather(x, axis_name), own)
     m = len(own.u)
-    rows = m if implementation == "dense" else min(m, max(1, parts.DENSE_ENTRIES // len(others.u)))
+    rows = m if implementation == "dense" else min(m, max(1, shared.DENSE_ENTRIES // len(others.u)))
 
     def with_shard(so_far: Any, shard: _Pairs) -> Any:
         some = _of_blocks(own, shard, num_bins, rows)
@@ -129,7 +129,7 @@ def _of_blocks(own: _Pairs, others: _Pairs, num_bins: int, rows: int) -> tuple[P
     m = len(own.u)
     if rows == m:
         return _of_rows(own, others, num_bins)
-    blocks = jax.tree.map(lambda x: parts.fill_blocks(x, rows), own)
+    blocks = jax.tree.map(lambda x: shared.fill_blocks(x, rows), own)
     stacked = lax.map(lambda some: _of_rows(some, others, num_bins), blocks)
     return _merge_each(stacked, *_OF_A_STACK)
 
@@ -197,7 +197,7 @@ _OF_A_STACK = (lambda x: x.sum(axis=0), lambda x: x.min(axis=0), lambda x: x.max
 def _merge_each(
     kinds: Any, add: Callable[[Any], Any], least: Callable[[Any], Any], greatest: Callable[[Any], Any]
 ) -> Any:
-    """Merge every `PairSimilarities` of a tuple, by what sums, and finds extremes, over the parts."""
+    """Merge every `PairSimilarities` of a tuple; the functions sum and find the extremes over the parts."""
 
     def one(pairs: PairSimilarities) -> PairSimilarities:
         weight = pairs.count.astype(pairs.mean.dtype)
@@ -234,7 +234,7 @@ def _histogram(values: jax.Array, mask: jax.Array, num_bins: int) -> jax.Array:
     def row(bins: jax.Array, mask: jax.Array) -> jax.Array:
         return jnp.zeros(num_bins, jnp.uint32).at[bins].add(mask.astype(jnp.uint32))
 
-    # One histogram a row, then their sum: a single shared histogram would serialise a GPU's atomic additions.
+    # One histogram per row, then their sum: a shared histogram would serialise a GPU's atomic additions.
     return jnp.sum(jax.vmap(row)(bins, mask), axis=0, dtype=jnp.uint32)
 
 
@@ -251,4 +251,4 @@ def _check(u: jax.Array, v: jax.Array, num_bins: int, axis_name: spmd.AxisName, 
             f"metrics.similarity_distribution: expected at most {MAX_INSTANCES} pairs at once, got {m}; split them and "
             "`merge` the parts, or counts may overflow."
         )
-    parts.check_implementation("metrics.similarity_distribution", implementation, axis_name)
+    shared.check_implementation("metrics.similarity_distribution", implementation, axis_name)

@@ -5,4 +5,4 @@ from contrastive_jax.pairwise._numerics import normalize as normalize
 from contrastive_jax.pairwise._numerics import similarities as similarities
 from contrastive_jax.pairwise._reductions import logsumexp as logsumexp
 from contrastive_jax.pairwise._reductions import total as total
-from contrastive_jax.pairwise.parts import IMPLEMENTATIONS as IMPLEMENTATIONS
+from contrastive_jax.pairwise.shared import IMPLEMENTATIONS as IMPLEMENTATIONS

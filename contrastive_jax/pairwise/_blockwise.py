@@ -1,7 +1,7 @@
-"""Reductions in memory linear in the number of rows, by tiles of the similarity matrix.
+"""Reductions over tiles of the similarity matrix: memory linear in the number of rows.
 
-Both reductions are one: y_i = sum_j fn(s_ij, shift_i), of which log-sum-exp takes the logarithm. With an axis name the
-candidates are sharded over its devices and travel round them ("ring"); without one they are all here ("blockwise").
+Both reductions compute y_i = sum_j fn(s_ij, shift_i); log-sum-exp takes its logarithm. With an axis name the candidates
+are sharded over its devices and travel round them ("ring"); without one this device has all of them ("blockwise").
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from jax import lax
 
 from contrastive_jax import closures, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, parts
+from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, shared
 
 Ids = jax.Array | None
-# exp(x - b) for |x| <= b stays well within float32 up to here: one shift serves all rows, and no maximum is needed.
+# Up to this bound b, exp(x - b) for |x| <= b stays well within float32: one shift serves all rows, without a maximum.
 _MAX_EXPONENT = 40.0
 
 
@@ -31,7 +31,7 @@ def logsumexp(
     block_size: int,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
-    scale = jnp.asarray(scale, parts.accumulation_dtype(anchors.dtype, candidates.dtype))
+    scale = jnp.asarray(scale, shared.accumulation_dtype(anchors.dtype, candidates.dtype))
     scale = spmd.vary_alike((scale, anchors, candidates))[0]  # so that its gradient is summed over devices once
     frozen = [lax.stop_gradient(x) for x in (anchors, candidates, scale)]
     bound = jnp.abs(frozen[2]) * _greatest_norm(frozen[0]) * _greatest_norm(frozen[1], axis_name)
@@ -42,7 +42,7 @@ def logsumexp(
         "block_size": block_size,
     }
 
-    # Where candidates travel, all devices have to take the same way.
+    # All devices of a ring must take the same branch.
     alike = spmd.pmax(bound, axis_name) <= _MAX_EXPONENT
     shift = lax.cond(
         alike,
@@ -65,7 +65,7 @@ def sum_over_negatives(
     block_size: int,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
-    dtype = parts.accumulation_dtype(anchors.dtype, candidates.dtype)
+    dtype = shared.accumulation_dtype(anchors.dtype, candidates.dtype)
     sides = [_tiles.side(len(x), block_size) for x in (anchors, candidates)]
     tile = spmd.vary_alike((jnp.zeros(sides, dtype), anchors, candidates))[0]
     of_tile, constants, others = _without_closure(fn, tile)
@@ -102,7 +102,7 @@ def _without_closure(
 
 
 def _vary_over(axis_name: spmd.AxisName, *arrays: jax.Array) -> Sequence[jax.Array]:
-    """Arrays that may be alike on all devices meet, in a ring, those of other devices."""
+    """Mark arrays as differing over the ring's devices, because they meet those of other devices."""
     return arrays if axis_name is None else spmd.vary_alike((spmd.axis_index(axis_name), *arrays))[1:]
 
 
@@ -115,7 +115,7 @@ def _is_symmetric(anchors: jax.Array, candidates: jax.Array, anchor_ids: Ids, ca
 
 
 def _greatest_norm(x: jax.Array, axis_name: spmd.AxisName = None) -> jax.Array:
-    x = x.astype(parts.accumulation_dtype(x.dtype))
+    x = x.astype(shared.accumulation_dtype(x.dtype))
     return jnp.sqrt(spmd.pmax(jnp.max(jnp.sum(x * x, axis=1)), axis_name))
 
 
@@ -129,7 +129,7 @@ def _row_maxima(
     axis_name: spmd.AxisName,
     block_size: int,
 ) -> jax.Array:
-    """[m]: the greatest scaled similarity of each anchor to a negative; 0 where it has none."""
+    """[m]: each anchor's greatest scaled similarity to a negative; 0 where it has no negative."""
     a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
     peaks = _rectangular.greatest(axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
     peaks = peaks.reshape(-1)[: len(anchors)]
@@ -156,7 +156,7 @@ def _sum_tiles(
     """
     symmetric = axis_name is None and _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
-    a, c, shift = _vary_alike(a, c, parts.fill_blocks(shift, a.ids.shape[1]))
+    a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
     if symmetric:
         y = _symmetric.sum_tiles(fn, a.x, (a.ids, a.valid, shift, others, alike), constants)
     else:

@@ -1,4 +1,4 @@
-"""The steps that turn to NaN when written plainly, each written once."""
+"""The steps that turn into NaN when written naively, each written once."""
 
 import math
 
@@ -8,7 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes
-from contrastive_jax.pairwise.parts import accumulation_dtype
+from contrastive_jax.pairwise.shared import accumulation_dtype
 
 
 def normalize(x: jax.Array) -> jax.Array:
@@ -38,11 +38,11 @@ def _unit_rows(x: jax.Array) -> jax.Array:
 
 @_unit_rows.defjvp
 def _unit_rows_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """d(x / |x|) = (dx - y (y.dx)) / |x|: what a gradient has to keep is the unit rows, which are there anyway."""
+    """d(x / |x|) = (dx - y (y.dx)) / |x|: a gradient needs to store only the unit rows, which exist anyway."""
     (x,), (dx,) = primals, tangents
     y, factors = _unit_rows_and_factors(x)
 
-    @jax.checkpoint  # else a gradient keeps the factors as wide as the rows that they multiply
+    @jax.checkpoint  # otherwise a gradient stores the factors broadcast to the rows that they multiply
     def across(y: jax.Array, factors: tuple[jax.Array, jax.Array], dx: jax.Array) -> jax.Array:
         part = dx - y * jnp.sum(y * dx, axis=-1, keepdims=True)
         for factor in factors:  # one after the other: their product may be more than a float holds
@@ -58,7 +58,7 @@ def _unit_rows_and_factors(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ja
     # XLA's maximum on CPUs may pass over a NaN, which is no zero.
     zero = (peak == 0) & ~jnp.any(jnp.isnan(x), axis=-1, keepdims=True)
     # XLA divides by multiplying with the reciprocal, which is flushed to zero for a peak beyond a quarter of the
-    # largest float: a quarter of both rounds nothing. The barrier keeps it from squaring first and dividing after.
+    # largest float: a quarter of both rounds nothing. The barrier stops XLA from squaring before it divides.
     part = jnp.where(peak > 1, 0.25, 1)
     inverse = jnp.where(zero, 0, 1 / jnp.where(zero, 1, peak * part))
     scaled = lax.optimization_barrier(x * part * inverse)
@@ -91,7 +91,7 @@ def finite_exp(x: ArrayLike) -> jax.Array:
 def similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
     """Inner products [m, n] of [m, d] with [n, d], accumulated in at least float32.
 
-    Full precision is asked for by name: the default of TPUs and of recent GPUs rounds float32 operands to about three
+    Full precision is requested explicitly: by default TPUs and recent GPUs round float32 operands to about three
     digits, which a temperature of 0.05 turns into an error of several per cent.
     """
     accumulate = accumulation_dtype(anchors.dtype, candidates.dtype)
@@ -107,8 +107,8 @@ def similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
 def masked_logsumexp(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """log of the sum of exp over the entries of each row where `mask` holds; -inf, with zero gradient, where none does.
 
-    The maximum is taken over the masked-in entries alone: one that included an anchor's similarity to itself would
-    push all the others below the smallest float at low temperatures.
+    The maximum is taken over those entries alone: if it included an anchor's similarity to itself, all other terms
+    would underflow at low temperatures.
     """
     logits = jnp.where(mask, logits, -jnp.inf)
     peak = lax.stop_gradient(jnp.max(logits, axis=-1))

@@ -1,7 +1,7 @@
-"""Sums over all tiles of anchors by candidates: y_i = sum_j fn(s_ij, shift_i), the candidates perhaps travelling.
+"""Sums over all tiles of anchors by candidates: y_i = sum_j fn(s_ij, shift_i).
 
-Each tile is computed in the forward pass, forgotten, and computed again in the backward pass. Under an axis name the
-candidates of all devices pass by, each device's in turn: what a device holds is its own rows and those of two others.
+Each tile is computed in the forward pass, discarded, and computed again in the backward pass. Under an axis name the
+candidates travel round the devices: a device holds its own rows and at most two shards of candidates.
 """
 
 from functools import partial
@@ -62,7 +62,7 @@ def _backward(
 
     def of_shard(carry: Any, shard: tuple[jax.Array, jax.Array]) -> Any:
         da, dc, dk = carry
-        # The sums for a shard's rows travel one step behind it: nothing below waits for them.
+        # The sums for a shard's rows travel one turn behind the shard, so that nothing below waits for them.
         dc = spmd.rotate(dc, axis_name)
 
         def of_block(carry: Any, block: tuple[Rows, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
@@ -83,7 +83,7 @@ def _backward(
 
     start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), zero_constants)
     da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
-    dc = spmd.rotate(dc, axis_name)  # home
+    dc = spmd.rotate(dc, axis_name)  # back to the device they belong to
     return da.astype(ax.dtype), dc.astype(cx.dtype), _tiles.no_gradient(fixed), dk
 
 

@@ -1,4 +1,4 @@
-"""The engine's public face: shapes checked once, candidates gathered once, one implementation chosen."""
+"""The public reductions: check the arguments, gather the candidates, choose an implementation."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _blockwise, _dense, parts
+from contrastive_jax.pairwise import _blockwise, _dense, shared
 
 
 @explicit_axes.accept(out_axis=0)
@@ -32,24 +32,26 @@ def logsumexp(
       anchors: [m, d], any float dtype; used as they are (see `normalize`).
       candidates: [n, d]. Under `axis_name`, each device's own part of them.
       scale: scalar, usually one over the temperature; may be traced.
-      anchor_ids: [m] int, and
-      candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
+      anchor_ids: [m] int instance ids of the anchors.
+      candidate_ids: [n] int instance ids of the candidates; a candidate with the id of an anchor is not its negative.
+        Without ids every candidate is a negative.
       axis_name: compare against the candidates of all devices along this mapped axis.
-      implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
-        them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
-        (and their ids) are the same array. `"ring"`, under an axis name, does not gather: each device's candidates
-        travel round the devices while tiles are computed, forward and backward, so that a device's memory is linear in
-        its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
-        None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
-        candidates, a tile's work for every transfer, else blockwise.
-      block_size: the most rows, and columns, of a tile of blockwise and ring; by default 1024.
+      implementation: `"dense"` stores the [m, n] matrix. `"blockwise"` computes it tile by tile, and again in the
+        backward pass: memory is linear in m and n, and where anchors and candidates (and their ids) are the same array
+        it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
+        devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
+        supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
+        1024 candidates (a tile's work for each transfer), else blockwise.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); -inf, with a zero gradient, for an anchor without a negative.
 
     Raises:
-      ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, an unknown
-        implementation, ring without an axis name, or a block_size that is below 1 or given to dense.
+      ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, NumPy ids that JAX's
+        integers do not hold, an unknown implementation, ring without an axis name, or a block_size that is below 1 or
+        given to dense.
 
     Example:
       >>> anchors = jnp.eye(3)
@@ -83,17 +85,18 @@ def total(
         shown an excluded pair.
       anchors: [m, d], any float dtype; used as they are (see `normalize`).
       candidates: [n, d]. Under `axis_name`, each device's own part of them.
-      anchor_ids: [m] int, and
-      candidate_ids: [n] int: equal ids are never each other's negatives. Without ids every candidate is a negative.
+      anchor_ids: [m] int instance ids of the anchors.
+      candidate_ids: [n] int instance ids of the candidates; a candidate with the id of an anchor is not its negative.
+        Without ids every candidate is a negative.
       axis_name: compare against the candidates of all devices along this mapped axis.
-      implementation: `"dense"` holds the [m, n] matrix; `"blockwise"` holds tiles of it, one at a time, and computes
-        them again in the backward pass: memory linear in m and n, and half the products where anchors and candidates
-        (and their ids) are the same array. `"ring"`, under an axis name, does not gather: each device's candidates
-        travel round the devices while tiles are computed, forward and backward, so that a device's memory is linear in
-        its own m and n. Both have no forward-mode derivative; a second reverse-mode one is exact, but holds every tile.
-        None chooses dense up to 2^20 entries [m, n of all devices]; beyond, ring where each device has at least 1024
-        candidates, a tile's work for every transfer, else blockwise.
-      block_size: the most rows, and columns, of a tile of blockwise and ring; by default 1024.
+      implementation: `"dense"` stores the [m, n] matrix. `"blockwise"` computes it tile by tile, and again in the
+        backward pass: memory is linear in m and n, and where anchors and candidates (and their ids) are the same array
+        it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
+        devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
+        supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
+        1024 candidates (a tile's work for each transfer), else blockwise.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
 
     Returns:
       [m] float32 (float64 for float64 input); 0 for an anchor without a negative.
@@ -124,7 +127,7 @@ def _prepare(
     """The engine that computes, the candidates, gathered unless they travel, and the engine's other arguments."""
     _check(function, anchors, candidates, axis_name, implementation, block_size)
     ids = _check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
-    implementation = parts.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
+    implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     travel = implementation == "ring"
     if not travel:
         candidates = spmd.gather(candidates, axis_name)
@@ -132,7 +135,7 @@ def _prepare(
     options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1]}
     if implementation == "dense":
         return _dense, candidates, options
-    options |= {"axis_name": axis_name if travel else None, "block_size": block_size or parts.BLOCK_SIZE}
+    options |= {"axis_name": axis_name if travel else None, "block_size": block_size or shared.BLOCK_SIZE}
     return _blockwise, candidates, options
 
 
@@ -153,7 +156,7 @@ def _check(
         raise ValueError(
             f"{function}: expected anchors and candidates of a float dtype, got {anchors.dtype} and {candidates.dtype}."
         )
-    parts.check_implementation(function, implementation, axis_name)
+    shared.check_implementation(function, implementation, axis_name)
     if block_size is not None and (block_size < 1 or implementation == "dense"):
         raise ValueError(
             f"{function}: expected a block_size of at least 1, for implementation 'blockwise' or 'ring', "
@@ -174,10 +177,10 @@ def _check_ids(
     if anchor_ids is None or candidate_ids is None:
         missing = "anchor_ids" if anchor_ids is None else "candidate_ids"
         raise ValueError(f"{function}: expected both anchor_ids and candidate_ids, or neither, got no {missing}.")
-    a = parts.check_ids(function, "anchor_ids", anchor_ids, anchors.shape[:1])
+    a = shared.check_ids(function, "anchor_ids", anchor_ids, anchors.shape[:1])
     if candidate_ids is anchor_ids and len(anchors) == len(candidates):
         return a, a
-    c = parts.check_ids(function, "candidate_ids", candidate_ids, candidates.shape[:1])
+    c = shared.check_ids(function, "candidate_ids", candidate_ids, candidates.shape[:1])
     common = np.promote_types(a.dtype, c.dtype)
     if not np.issubdtype(common, np.integer) or jax.dtypes.canonicalize_dtype(common) != common:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Sums over all tiles where the anchors are the candidates.
 
-Only the tiles on and above the diagonal are computed: each serves its rows and, turned over, its columns.
+Only the tiles on and above the diagonal are computed: each serves its rows and, transposed, its columns.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def sum_tiles(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants) ->
 
 
 def _forward(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants) -> tuple[jax.Array, Residuals]:
-    # The choice is inside the custom rule, so that what either way has to keep is the rows themselves.
+    # The branch is inside the custom rule, so that either way only the rows themselves are stored.
     y = _choose(fixed, lambda *arrays, alike: _sum(fn, *arrays, alike=alike), x, fixed, constants)
     return y, (x, fixed, constants)
 

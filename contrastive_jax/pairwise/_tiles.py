@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from contrastive_jax import spmd
-from contrastive_jax.pairwise import _numerics, parts
+from contrastive_jax.pairwise import _numerics, shared
 
 Function = Callable[..., jax.Array]
 
@@ -20,11 +20,11 @@ class Rows(NamedTuple):
 
     x: jax.Array  # [blocks, size, d]
     ids: jax.Array  # [blocks, size]
-    valid: jax.Array  # [blocks, size]; False for what fills the last block
+    valid: jax.Array  # [blocks, size]; False for the padding of the last block
 
 
 def side(m: int, block_size: int) -> int:
-    """Rows of a block where m rows fall into the fewest of at most `block_size`, all alike: little is filled up."""
+    """Rows of a block when m rows are split evenly into as few blocks of at most `block_size` as possible."""
     return math.ceil(m / math.ceil(m / block_size))
 
 
@@ -39,7 +39,7 @@ def in_blocks(
     if anchor_ids is None or candidate_ids is None:  # without ids every candidate is a negative: no two are equal
         anchor_ids, candidate_ids = jnp.zeros(len(anchors), jnp.int32), jnp.ones(len(candidates), jnp.int32)
     a, c = (
-        Rows(*(parts.fill_blocks(part, side(len(x), block_size)) for part in (x, ids, jnp.ones(len(x), bool))))
+        Rows(*(shared.fill_blocks(part, side(len(x), block_size)) for part in (x, ids, jnp.ones(len(x), bool))))
         for x, ids in ((anchors, anchor_ids), (candidates, candidate_ids))
     )
     return a, c
@@ -51,7 +51,7 @@ def are_negatives(a: Rows, c: Rows) -> jax.Array:
 
 
 def values(fn: Function, a: Rows, c: Rows, shift: jax.Array) -> Function:
-    """The values [m, n] of a tile as a function of similarities and constants; 0 where a pair is no negative."""
+    """The values [m, n] of a tile as a function of similarities and constants; 0 for pairs that are not negatives."""
     mask = are_negatives(a, c)
 
     def of_similarities(s: jax.Array, constants: tuple[jax.Array, ...]) -> jax.Array:
@@ -86,7 +86,7 @@ def similarities(a: Rows, c: Rows) -> jax.Array:
 
 
 def zeros(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Zeros to sum gradients in, varying over devices as `like` does."""
+    """Zeros to accumulate gradients in, marked as differing over devices as `like` is."""
     return spmd.vary_alike((jnp.zeros(x.shape, like.dtype), like))[0]
 
 

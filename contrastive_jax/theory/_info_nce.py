@@ -17,7 +17,7 @@ def info_nce_negative_gradient(similarities: jax.Array, *, temperature: float | 
         \frac{\partial L}{\partial s_{ij}} = \frac{1}{2mt} \Bigl(\frac{e^{s_{ij}/t}}{\sum_k e^{s_{ik}/t}}
             + \frac{e^{s_{ij}/t}}{\sum_k e^{s_{kj}/t}}\Bigr) \ge 0, \qquad i \ne j
 
-    so every negative is pushed apart, and the harder the fewer share the push: it is larger for a smaller m.
+    so every negative pair is pushed apart, and the harder the smaller m is.
 
     Args:
       similarities: [m, m], s_ij of anchor i of one view and candidate j of the other; positives on the diagonal.
@@ -56,15 +56,16 @@ def asymptotic_info_nce(
     cross_view: bool = True,
     within_view: bool = False,
 ) -> jax.Array:
-    r"""What the InfoNCE family tends to as batches grow, once the constant that grows with them is taken off.
+    r"""Limit of the InfoNCE family for large batches, without the constant that grows with them.
 
     .. math:: \lim_m \mathbb{E}[L_m] - \log(c m) = -\tfrac{1}{t}\, \mathbb{E}[u^\top v]
               + \mathbb{E}_u \log \mathbb{E}_{u'} e^{u^\top u'/t}
 
-    for embeddings whose distribution the n given pairs stand for, and u' an independent one. The constant is log m for
-    `info_nce` and `dhel` (form "mean") and log 2m for `simclr` and `dcl`. Where both views have one distribution, as
-    the paper takes it, all share this limit; for n given pairs the kind of negatives makes a small difference, so it is
-    chosen here. It is least, `log(theory.expected_gaussian_energy(1 / (2 t), d))`, for aligned and uniform embeddings.
+    for embeddings with the empirical distribution of the n given pairs, and u' independent of u. The constant is log m
+    for `info_nce` and `dhel` (form "mean") and log 2m for `simclr` and `dcl`. If both views have the same distribution,
+    as the paper assumes, all share this limit; for n given pairs it depends slightly on the kind of negatives, which is
+    chosen here. Its minimum, for aligned and uniform embeddings, is
+    `log(theory.expected_gaussian_energy(1 / (2 t), d))`.
 
     Args:
       u: [n, d] embeddings of one view, any float dtype; normalised inside.

@@ -1,4 +1,4 @@
-"""The least value of each loss, in closed form: its value where positives align and negatives are a simplex."""
+"""The minimum of each loss in closed form: its value where positives align and negatives form a simplex."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from contrastive_jax.theory._optima import negative_similarity_optimum
 
 
 def minimum(name: str, *, m: int, **hyperparameters: float | str) -> float:
-    r"""Least value of a loss of m pairs, over all embeddings in enough dimensions (m - 1; m for `spectral`).
+    r"""Minimum of a loss of m pairs over all embeddings in enough dimensions (m - 1; m for `spectral`).
 
     With s = -1/(m-1), the similarity of all negatives at the optimum, and a = m / ((m-1) t), t the temperature:
 
@@ -30,8 +30,8 @@ def minimum(name: str, *, m: int, **hyperparameters: float | str) -> float:
     `multi_view_dhel`, form "sum"     V (log(m-1) + s/t) - 1/t - log(V (V-1) / 2)
     ================================  ==================================================
 
-    `spectral` is not at the simplex: its psi, the square, falls below 0, where the theorems want it to rise, and
-    orthogonal negatives do better than the simplex's value -1 + 1/(m-1)^2.
+    The minimum of `spectral` is not at the simplex: its psi, the square, decreases below 0, where the theorems need it
+    to increase, and orthogonal negatives are better than the simplex, whose value is -1 + 1/(m-1)^2.
 
     Args:
       name: of a loss in `contrastive_jax.losses`.

@@ -1,4 +1,4 @@
-"""Where the losses' optima lie, and how far a batch regime moves them (Lee 2025, Section 5)."""
+"""Where the optima of the losses lie, and how far small batches move them (Lee 2025, Section 5)."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ from scipy import linalg
 
 
 def simplex(n: int, d: int) -> np.ndarray:
-    r"""n unit vectors in d dimensions, every two at the similarity -1/(n-1): a regular simplex (ETF).
+    r"""A regular simplex (ETF): n unit vectors in d dimensions, with the similarity -1/(n-1) between any two.
 
     .. math:: x_i^\top x_j = -\tfrac{1}{n-1} \text{ for } i \ne j, \qquad \sum_i x_i = 0
 
@@ -59,18 +59,18 @@ def negative_similarity_optimum(n: int) -> float:
 
 
 def positive_similarity_bound(mean_negative: float | jax.Array, n: int, *, sharp: bool = False) -> float | jax.Array:
-    r"""Greatest mean similarity of positive pairs that any encoder reaches, given that of the negative pairs.
+    r"""Upper bound on the mean similarity of positive pairs, given that of the negative pairs.
 
     .. math:: \mathbb{E}[s_{pos}] \le 1 + \mathbb{E}[s_{neg}] + \frac{1}{n-1}
 
-    It says nothing (it exceeds 1) while the negatives lie above -1/(n-1). Below that it holds but is not attained: the
-    difference of the two sides is
+    It is trivial (above 1) while the mean of the negatives is above -1/(n-1). Below that it holds but is not attained:
+    the difference of the two sides is
 
     .. math:: \frac{n}{n-1} \Bigl(\tfrac14 \|\mathbb{E}[u - v]\|^2 + \tfrac14 \|\mathbb{E}[u + v]\|^2
               + \tfrac12 \operatorname{tr} \mathrm{Var}[u - v]\Bigr)
 
-    so equality takes E[u - v] = 0 besides the paper's conditions, and then the negatives' mean is -1/(n-1). Under the
-    paper's conditions alone (u - v constant, mean of u + v zero) the equality is that of `sharp=True`,
+    so equality needs E[u - v] = 0 besides the paper's conditions, and then the mean of the negatives is -1/(n-1). Under
+    the paper's conditions alone (u - v constant, mean of u + v zero) the bound of `sharp=True` is attained,
 
     .. math:: \mathbb{E}[s_{pos}] \le 1 + \frac{2(n-1)}{n-2} \Bigl(\mathbb{E}[s_{neg}] + \frac{1}{n-1}\Bigr)
               \quad\text{where } \mathbb{E}[s_{neg}] \le -\tfrac{1}{n-1}
@@ -78,7 +78,7 @@ def positive_similarity_bound(mean_negative: float | jax.Array, n: int, *, sharp
     Args:
       mean_negative: mean similarity of all n(n-1) cross-view negative pairs; any shape.
       n: number of instances, at least 2; at least 3 with `sharp`.
-      sharp: the bound that is attained.
+      sharp: return the bound that is attained.
 
     Returns:
       The bound, in the shape of `mean_negative`.

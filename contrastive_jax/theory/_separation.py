@@ -1,4 +1,4 @@
-"""Which independently additive losses push negatives further apart than a simplex, at the cost of alignment."""
+"""Excessive separation: losses that push negatives further apart than a simplex, at the cost of alignment."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def excessive_separation(phi: Callable[[jax.Array], jax.Array], psi: Callable[[j
     .. math:: \phi'(1) < \frac{n-2}{2(n-1)}\, \psi'\bigl(-\tfrac{1}{n-1}\bigr)
 
     for `losses.independently_additive` with cross-view negatives alone, in d >= n dimensions. Within-view negatives
-    (`within_view=True`) cure it: then the optimum is the aligned simplex for any phi and psi.
+    (`within_view=True`) prevent it: then the optimum is the aligned simplex for any phi and psi.
 
     Args:
       phi: concave, increasing; differentiable by JAX at 1.

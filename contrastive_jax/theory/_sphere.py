@@ -1,4 +1,4 @@
-"""The uniform law on the sphere: how similarities are distributed when embeddings are spread evenly."""
+"""The uniform distribution on the sphere, and the similarities of points drawn from it."""
 
 import numpy as np
 from scipy import special
@@ -87,7 +87,7 @@ def similarity_distribution_function(s: float | np.ndarray, d: int) -> np.ndarra
 
 
 def expected_gaussian_energy(t: float, d: int) -> float:
-    r"""Mean of exp(-t r^2), r the distance of two independent uniform points: what uniformity tends to.
+    r"""Mean of exp(-t r^2), with r the distance of two independent uniform points: the limit of uniformity.
 
     .. math:: \mathbb{E}\, e^{-t r^2} = e^{-2t}\, {}_0F_1(; \tfrac{d}{2}; t^2)
 
@@ -106,7 +106,7 @@ def expected_gaussian_energy(t: float, d: int) -> float:
       0.0195
 
     References:
-      Koromilas et al., 2024, Section 6; its logarithm is the least value of `metrics.uniformity`.
+      Koromilas et al., 2024, Section 6; its logarithm is the minimum of `metrics.uniformity`.
     """
     _check_dimensions("expected_gaussian_energy", d)
     if not t >= 0:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from contrastive_jax import losses, pairwise
 from tests.losses.test_values import batch, every_loss, loss, oracle
@@ -98,8 +98,17 @@ def test_nothing_larger_than_the_similarity_matrix_is_built(row):
 def sizes(jaxpr):
     for equation in jaxpr.eqns:
         yield from (v.aval.size for v in equation.outvars)
-        for inner in jaxprs_in_params(equation.params):
-            yield from sizes(inner)
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(inner, Jaxpr | ClosedJaxpr):
+                yield from sizes(inner)
+
+
+def test_sizes_are_found_inside_loops_and_branches():
+    def fn(x):
+        scanned = jax.lax.scan(lambda c, _: (c + jnp.ones((7, 9)).sum(), None), x, length=3)[0]
+        return jax.lax.cond(x > 0, lambda x: jnp.ones((11, 13)).sum() + x, lambda x: x, scanned)
+
+    assert {7 * 9, 11 * 13} <= set(sizes(jax.make_jaxpr(fn)(1.0)))
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0])

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from contrastive_jax import losses, pairwise
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 from tests.losses.table import ROWS
 from tests.mappings import AXIS, MAPPINGS
 
@@ -43,7 +43,7 @@ def dense(name):
 @pytest.mark.parametrize("implementation", [x for x in pairwise.IMPLEMENTATIONS if x != "dense"])
 @pytest.mark.parametrize("name", MAIN)
 def test_every_implementation_gives_the_same_values_and_gradients(name, implementation, monkeypatch):
-    monkeypatch.setattr(parts, "BLOCK_SIZE", 5)
+    monkeypatch.setattr(shared, "BLOCK_SIZE", 5)
     fn = weighted(ROWS[name], implementation, AXIS if implementation == "ring" else None)
     if implementation == "ring":
         fn = functools.partial(MAPPINGS["shard_map"](fn, 2), out=PartitionSpec())

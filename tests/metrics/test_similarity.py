@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from contrastive_jax import metrics
-from contrastive_jax.pairwise import parts
+from contrastive_jax.pairwise import shared
 from tests.mappings import AXIS, MAPPINGS
 
 M, D, BINS = 16, 5, 20
@@ -68,7 +68,7 @@ def test_any_number_of_devices(mapped, devices):
     ("implementation", "mapping"), [("blockwise", None), ("blockwise", "shard_map"), *(("ring", x) for x in MAPPINGS)]
 )
 def test_every_implementation_counts_the_same(implementation, mapping, monkeypatch):
-    monkeypatch.setattr(parts, "DENSE_ENTRIES", 3 * M)  # three rows at a time, which do not divide the pairs
+    monkeypatch.setattr(shared, "DENSE_ENTRIES", 3 * M)  # three rows at a time, which do not divide the pairs
     u, v = batch()
     ids = np.arange(M) % 13
 

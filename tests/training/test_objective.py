@@ -48,6 +48,15 @@ def test_the_losses_that_learn_are_all_tried():
     assert LEARNABLE.keys() == {name for name, loss in objective.LOSSES.items() if contract.needs_of(loss).learnable}
 
 
+@pytest.mark.parametrize("log_scale", [-80.0, -104.0])
+@pytest.mark.parametrize("name", LEARNABLE)
+def test_a_learnt_scale_near_zero_has_a_gradient_of_zero(name, log_scale):
+    learnt = of(name, LEARNABLE[name], learnable=True)
+    parameters = {**learnt.parameters(), "log_scale": jnp.float32(log_scale)}
+    gradient = jax.jit(jax.grad(lambda parameters: learnt(PAIR, parameters)["loss"].mean()))(parameters)
+    np.testing.assert_allclose(gradient["log_scale"], 0, atol=1e-30)
+
+
 @pytest.mark.parametrize("name", LEARNABLE)
 def test_what_is_learnt_starts_from_the_fixed_loss(name):
     fixed, learnt = (of(name, LEARNABLE[name], 2.0, learnable) for learnable in (False, True))

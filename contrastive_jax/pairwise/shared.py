@@ -1,4 +1,4 @@
-"""Parts of the engine that the losses and the metrics build on as well."""
+"""What the losses and the metrics share with the engine."""
 
 import math
 
@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from contrastive_jax import spmd
 
 IMPLEMENTATIONS = ("dense", "blockwise", "ring")
-# About as many entries as dense is no slower for (docs/benchmarks.md); blockwise also compiles longer.
+# Up to about this many entries dense is no slower (docs/benchmarks.md), and blockwise takes longer to compile.
 DENSE_ENTRIES = 2**20
 BLOCK_SIZE = 1024
 
