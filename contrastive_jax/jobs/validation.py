@@ -185,5 +185,5 @@ def _data_faults(config: ConfigDict, own: parts.Own, num_devices: int, train: So
         update = config_lib.update_size(config, num_instances=count, num_devices=num_devices)
         if (size := config.estimator.queue_size) < update:
             yield (
-                f"config.estimator.queue_size={size}: expected at least {update}, because all images of a step enter it."
+                f"config.estimator.queue_size={size}: expected at least {update}: all images of a step enter it."
             )
