@@ -1,12 +1,15 @@
-"""The default job: scikit-learn's digits.
+"""The default run: the digits of scikit-learn, which need no download.
 
-Protocol: Lee 2025 for small images, on 8x8 greys.
+Command:  python -m experiments.train --config=configs/digits.py --workdir=runs/digits
+Protocol: Lee 2025 for small images, applied to greyscale images of 8x8 pixels.
 """
+
+from ml_collections import ConfigDict
 
 from contrastive_jax.jobs.config import default_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = default_config()
     config.batch_size = 256
     config.epochs = 120
@@ -17,8 +20,8 @@ def get_config():
     config.loss.kwargs.temperature = 0.5
     config.views.crop_scale = (0.5, 1.0)
     config.views.flip = 0.0
-    # 200 epochs at 0.1 are 39,000 steps on CIFAR but 1,000 here: too few for any representation to converge.
+    # The protocol's 200 epochs at 0.1 are 39,000 steps on CIFAR but only 1,000 here, too few for a probe to converge.
     config.evaluation.probe_learning_rate = 1.0
     config.evaluation.probe_epochs = 1000
-    config.evaluation.knn_neighbours = 20  # of 1,437
+    config.evaluation.knn_neighbours = 20  # of 1,437 training images
     return config

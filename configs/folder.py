@@ -1,14 +1,16 @@
-"""A folder of your own images, one subfolder a class: ResNet-18 at 64 pixels.
+"""A folder of your own images, one subfolder for each class: ResNet-18 at 64 pixels.
 
 Command:  python -m experiments.train --config=configs/folder.py --workdir=runs/mine --config.data.source=folder:PATH
 Data:     PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* (split 80/20), images of any size.
-Protocol: Lee 2025, with the plain stem, which suits 64 pixels and more.
+Protocol: Lee 2025, with the plain stem, which suits images of 64 pixels or more.
 """
+
+from ml_collections import ConfigDict
 
 from contrastive_jax.jobs.config import default_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = default_config()
     config.epochs = 200
     config.batch_size = 256

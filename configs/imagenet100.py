@@ -2,15 +2,17 @@
 
 Command:  python -m experiments.train --config=configs/imagenet100.py --workdir=runs/imagenet100 \
               --config.data.source=folder:PATH
-Data:     a folder with train/CLASS/*.JPEG and test/CLASS/*.JPEG of the hundred classes.
+Data:     a folder with train/CLASS/*.JPEG and test/CLASS/*.JPEG for the 100 classes.
 Paper:    top-1 of SimCLR -> with VRNS: t=0.1 70.14 -> 69.50; 0.2 73.80 -> 73.94; 0.3 72.30 -> 74.04;
           0.4 69.92 -> 73.12; 0.5 68.60 -> 72.88.
 """
 
+from ml_collections import ConfigDict
+
 from contrastive_jax.jobs.config import default_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = default_config()
     config.epochs = 200
     config.batch_size = 512

@@ -1,12 +1,14 @@
-"""The smallest whole run, for tests: a thin ResNet-10 on the digits.
+"""The smallest complete run, for tests: a narrow ResNet-10 on the digits.
 
 Command:  python -m experiments.train --config=configs/smoke.py --workdir=runs/smoke
 """
 
+from ml_collections import ConfigDict
+
 from contrastive_jax.jobs.config import default_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = default_config()
     config.epochs = 2
     config.batch_size = 64

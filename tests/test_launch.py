@@ -44,7 +44,7 @@ def test_tpu_vm(tmp_path):
 
 def test_tpu_vm_without_a_name():
     done = subprocess.run([ROOT / "launch" / "tpu_vm.sh"], env={"PATH": os.environ["PATH"]}, capture_output=True)
-    assert done.returncode != 0 and b"the name of the slice is wanted" in done.stderr
+    assert done.returncode != 0 and b"NAME: expected the name of the slice" in done.stderr
 
 
 def test_gke_jobset():

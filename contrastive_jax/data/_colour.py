@@ -1,6 +1,6 @@
-"""Changes of colour and sharpness of one image, float32 [c, h, w] in [0, 1]: torchvision's formulas, in JAX.
+"""Colour jitter and blur of one image, float32 [c, h, w] in [0, 1], with the formulas of torchvision.
 
-Channels come first because three is a poor innermost dimension for any vector unit.
+Channels come first because vector units are inefficient on an innermost dimension of three.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
 
 def grey(image: jax.Array) -> jax.Array:
-    """The luma of an image, [1, h, w]; a grey image is its own."""
+    """The luma of an image, [1, h, w]; for an image of one channel, the image itself."""
     if image.shape[0] == 1:
         return image
     red, green, blue = image
@@ -21,9 +21,15 @@ def grey(image: jax.Array) -> jax.Array:
 
 
 def blend(image: jax.Array, op: jax.Array | int, factor: jax.Array | float) -> jax.Array:
-    """Brightness, contrast or saturation: `factor` of the image and 1 - `factor` of black, its mean luma or its luma.
+    """Change brightness, contrast or saturation: factor x image + (1 - factor) x target, clipped to [0, 1].
 
-    A factor of 1 gives the image back; `op` and `factor` are scalars and may differ from image to image under vmap.
+    The target is black for brightness, the mean luma for contrast, and the luma for saturation. A factor of 1 returns
+    the image.
+
+    Args:
+        image: [c, h, w].
+        op: BRIGHTNESS, CONTRAST or SATURATION; may be traced.
+        factor: a scalar >= 0.
     """
     luma = grey(image)
     target = jnp.where(op == CONTRAST, luma.mean(), jnp.where(op == SATURATION, luma, 0.0))
@@ -31,12 +37,12 @@ def blend(image: jax.Array, op: jax.Array | int, factor: jax.Array | float) -> j
 
 
 def shift_hue(image: jax.Array, turns: jax.Array | float) -> jax.Array:
-    """Turn the hue of an RGB image, in HSV, by a fraction of the whole circle."""
+    """Shift the hue of an RGB image, in HSV, by a fraction `turns` of the circle."""
     red, green, blue = image
     value = image.max(axis=0)
     chroma = value - image.min(axis=0)
     divisor = jnp.where(chroma > 0, chroma, 1.0)
-    # Not `value == red`: when compiled, value may be rounded differently from the channel that it came from.
+    # Do not test `value == red`: compiled code may round the maximum differently from its channel.
     from_green = jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
     is_red = (red >= green) & (red >= blue)
     sextant = jnp.where(is_red, (green - blue) / divisor, from_green) + 6 * turns
@@ -59,15 +65,15 @@ def jitter(
 ) -> jax.Array:
     """Apply the blends `ops` and the hue shift, in the order of their `ranks`.
 
-    The blends share one form, so the slots before and after the hue shift each apply whichever is due there, or
-    nothing; the costly hue shift is then computed once and not once for each place it may have.
+    All blends have the same form. So each is computed in a slot before and in a slot after the hue shift, and one of
+    the two has a factor of 1. This way the costly hue shift is computed once, not once for each position.
 
     Args:
         image: [c, h, w].
-        factors: [n], the factor of each of the n `ops`.
+        factors: [n], the factors of the n `ops`.
         turns: the hue shift as a fraction of the circle; None leaves it out.
-        ranks: [n + 1], the hue shift's last; what has a lower rank is applied earlier.
-        ops: the blends, of BRIGHTNESS, CONTRAST and SATURATION.
+        ranks: [n + 1], the ranks of the `ops` and, last, of the hue shift; lower ranks are applied first.
+        ops: the blends to apply, out of BRIGHTNESS, CONTRAST and SATURATION.
     """
     order = jnp.argsort(ranks[:-1])
     due = [(jnp.array(ops)[place], factors[place], ranks[place] < ranks[-1]) for place in order]
@@ -84,16 +90,21 @@ def jitter(
 
 
 def blur(image: jax.Array, sigma: jax.Array | float, *, radius: int) -> jax.Array:
-    """Gaussian blur with a kernel 2 `radius` + 1 wide, `sigma` in pixels; the borders are reflected.
+    """Gaussian blur with a kernel of 2 radius + 1 pixels; the image is reflected at its borders.
 
-    Two matrix products, as in the crop: a convolution whose kernel differs from image to image is ten times slower.
+    The blur is two matrix products, because a convolution with a different kernel for each image is ten times slower.
+
+    Args:
+        image: [c, h, w].
+        sigma: the standard deviation in pixels.
+        radius: the radius of the kernel in pixels.
     """
     rows, columns = (_blur_matrix(size, sigma, radius) for size in image.shape[1:])
     return jnp.einsum("yh,chw,xw->cyx", rows, image, columns, precision=jax.lax.Precision.HIGHEST)
 
 
 def _blur_matrix(size: int, sigma: jax.Array | float, radius: int) -> jax.Array:
-    """[size, size]: the weight of each source pixel (column), and of its mirror images, in each blurred one (row)."""
+    """[size, size], the weights of each source pixel (column) and its reflections in each blurred pixel (row)."""
     blurred, source = np.arange(size)[:, None], np.arange(size)[None]
     mirrors = [
         source,

@@ -48,7 +48,7 @@ class BatchOrder:
     seed: int
     partition: str = "reshuffled"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= self.update_size <= self.num_instances:
             raise ValueError(
                 f"update_size: expected from 1 to {self.num_instances}, the size of the training set, "

@@ -1,4 +1,4 @@
-"""Random views of images, made on the accelerator, each a function of (seed, epoch, instance id, view) alone."""
+"""Random views of images, made on the accelerator. A view depends only on (seed, epoch, instance id, view, image)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contrastive_jax.data import _colour
 __all__ = ["EVALUATION_EPOCH", "ViewConfig", "plain_view", "random_views"]
 
 EVALUATION_EPOCH = 2**31
-"""The epoch of views that training never sees: its epochs are int32, and this is the first number beyond them."""
+"""An epoch of views that training never uses: training epochs are int32, and this is the first number beyond."""
 
 _CROP_ATTEMPTS = 10
 _EVALUATION_CROP = 7 / 8
@@ -24,27 +24,27 @@ _EVALUATION_CROP = 7 / 8
 
 @dataclasses.dataclass(frozen=True)
 class ViewConfig:
-    """How views are made; hashable, so that it can be a static argument.
+    """How views are made. The class is hashable, so it can be a static argument.
 
-    The defaults are those of Lee 2025. What has probability or strength 0 is left out of the program; saturation, hue
-    and greyscale are left out for images of one channel, and blur for views too small for a kernel of a tenth of
-    their side (below 20 pixels).
+    The defaults are those of Lee 2025. An operation with probability or strength 0 is not compiled. Neither are
+    saturation, hue and greyscale for images of one channel, nor blur for views below 20 pixels, where a kernel of a
+    tenth of the side is too small.
 
     Args:
         size: side of the square views in pixels.
-        crop_scale: least and greatest area of the crop, as a fraction of the image's.
-        crop_ratio: least and greatest width over height of the crop.
+        crop_scale: smallest and greatest area of the crop, as a fraction of the area of the image.
+        crop_ratio: smallest and greatest ratio of width to height of the crop.
         flip: probability of a horizontal flip.
-        jitter: probability that brightness, contrast, saturation and hue are changed, in random order.
-        brightness, contrast, saturation: the factor is uniform in [max(0, 1 - strength), 1 + strength].
-        hue: the shift is uniform in [-hue, hue] of the whole circle, at most 0.5.
+        jitter: probability of changing brightness, contrast, saturation and hue, in random order.
+        brightness, contrast, saturation: strengths; the factor is uniform in [max(0, 1 - strength), 1 + strength].
+        hue: strength, at most 0.5; the shift is uniform in [-hue, hue], as a fraction of the circle.
         greyscale: probability of dropping the colours.
         blur: probability of a Gaussian blur.
-        blur_sigma: least and greatest standard deviation of the blur in pixels.
-        mean, std: of the pixels in [0, 1], one number or one for each channel; subtracted and divided by last.
+        blur_sigma: smallest and greatest standard deviation of the blur in pixels.
+        mean, std: of the pixels in [0, 1], one number or one for each channel; the last step is (pixel - mean) / std.
 
     Raises:
-        ValueError: a probability is outside [0, 1], a range is empty, or a strength is out of bounds; names all faults.
+        ValueError: if a probability, range or strength is out of bounds. The message names all faults.
     """
 
     size: int
@@ -96,26 +96,27 @@ def random_views(
     num_views: int = 2,
     config: ViewConfig,
 ) -> jax.Array:
-    """Random views of every image: crop, flip, colour jitter, greyscale, blur, normalisation.
+    """Make random views of every image: crop, flip, colour jitter, greyscale, blur, normalisation.
 
-    View v of instance i in an epoch depends on (seed, epoch, i, v) and the image only: not on the batch it is in, its
-    place there, the number of devices or where a run was resumed. The order and the formulas are torchvision's, with
-    the crop's borders resampled from the pixels around it, as Pillow does for a box.
+    View v of instance i in an epoch depends only on (seed, epoch, i, v) and the image. It does not depend on the batch,
+    the position of the instance there, the number of devices, or the step at which a run was resumed. The operations,
+    their order and their formulas are those of torchvision. One detail follows Pillow: at the border of the crop,
+    resampling also uses the pixels outside it.
 
     Args:
         images: uint8 [b, h, w, c].
         ids: int32 [b], the instance ids.
-        seed: may be traced.
-        epoch: may be traced.
-        num_views: views of each image.
+        seed: the seed of all views; may be traced.
+        epoch: the epoch, from 0; may be traced.
+        num_views: how many views to make of each image.
         config: how views are made.
 
     Returns:
         float32 [num_views, b, size, size, c].
 
     Raises:
-        ValueError: images is not uint8 [b, h, w, 1 or 3], ids is not [b], or config's mean or std has another number of
-            channels.
+        ValueError: if images is not uint8 [b, h, w, 1 or 3], ids is not [b], or the mean or std of config has another
+            number of channels.
 
     Example:
         >>> images, ids = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4, dtype=np.int32)
@@ -125,7 +126,7 @@ def random_views(
     _check_images(images, config)
     if ids.shape != images.shape[:1]:
         raise ValueError(f"ids: expected one for each of the {len(images)} images, got shape {ids.shape}")
-    # A named generator: under some of JAX's others, what vmap draws depends on the batch.
+    # Name the generator: with some others of JAX, the numbers under vmap depend on the batch.
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
 
     def view_of(image: jax.Array, instance: jax.Array, view: jax.Array) -> jax.Array:
@@ -136,13 +137,13 @@ def random_views(
 
 
 def plain_view(images: jax.Array, *, config: ViewConfig) -> jax.Array:
-    """The un-augmented view, for evaluation: the centre of every image, resized and normalised.
+    """Make the un-augmented view for evaluation: the central square of every image, resized and normalised.
 
-    The centre square has 7/8 of the shorter side where that side is longer than `config.size`, else all of it.
+    The side of the square is 7/8 of the shorter side of the image, or all of it if that is at most `config.size`.
 
     Args:
         images: uint8 [b, h, w, c].
-        config: its size, mean and std are used.
+        config: gives size, mean and std.
 
     Returns:
         float32 [b, size, size, c].
@@ -156,7 +157,7 @@ def plain_view(images: jax.Array, *, config: ViewConfig) -> jax.Array:
 
 
 class _Draws(NamedTuple):
-    """All that is random in a view, uniform in [0, 1): drawn by one call, because each call costs compile time."""
+    """The random numbers of a view, uniform in [0, 1). One call draws all, because each call costs compile time."""
 
     crop_area: jax.Array
     crop_ratio: jax.Array
@@ -231,7 +232,7 @@ def _to_output(image: jax.Array, config: ViewConfig) -> jax.Array:
 def _random_box(draws: _Draws, height: int, width: int, config: ViewConfig) -> tuple[jax.Array, jax.Array]:
     """Corner (top, left) and extent (height, width) of the first of ten random boxes that fits into the image.
 
-    Where none does, the largest central box of an allowed ratio. Whole pixels, as in torchvision.
+    If none fits, this is the largest central box of an allowed ratio. Boxes have whole pixels, as in torchvision.
     """
     side = jnp.sqrt(height * width * _between(draws.crop_area, *config.crop_scale))
     root = jnp.exp(_between(draws.crop_ratio, *np.log(config.crop_ratio).tolist()) / 2)

@@ -5,7 +5,6 @@ from contrastive_jax import extras
 extras.check("flax", "optax", extra="train", what=__name__)
 
 from contrastive_jax.evaluation._features import extract as extract
-from contrastive_jax.evaluation._features import l2_normalize as l2_normalize
 from contrastive_jax.evaluation._features import raw_pixels as raw_pixels
 from contrastive_jax.evaluation._geometry import Geometry as Geometry
 from contrastive_jax.evaluation._geometry import geometry as geometry

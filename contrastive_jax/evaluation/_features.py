@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from contrastive_jax.errors import UsageError
+from contrastive_jax.evaluation._checks import check_finite
+
 
 def extract(
     feature_fn: Callable[[Any], ArrayLike], batches: Iterable[Mapping[str, Any]]
@@ -15,16 +18,16 @@ def extract(
     """Features and labels of every row of `batches`, in order.
 
     Args:
-      feature_fn: images [b, h, w, c] to features [b, f]; jit it. All batches should have one shape, so that it compiles
-        once.
-      batches: mappings with `image` [b, h, w, c], `label` [b] and, where a batch is padded, `mask` [b] bool: the rows
-        that count.
+      feature_fn: images [b, h, w, c] to features [b, f], any float dtype. Jit it, and give all batches one shape, so
+        that it compiles once.
+      batches: mappings with `image` [b, h, w, c], `label` [b] and, where a batch is padded, `mask` [b] bool, True for
+        the rows that count.
 
     Returns:
       `(features, labels)`: [n, f] float32 and [n] int32.
 
     Raises:
-      ValueError: there are no batches.
+      UsageError: there are no batches, `feature_fn` gives another shape, or features that are not finite.
 
     Example:
       >>> batch = {"image": np.zeros((4, 8, 8, 1), np.uint8), "label": np.zeros(4), "mask": np.arange(4) < 3}
@@ -35,11 +38,20 @@ def extract(
     features, labels = [], []
     for batch in batches:
         mask = batch.get("mask", slice(None))
-        features.append(np.asarray(feature_fn(batch["image"]), np.float32)[mask])
-        labels.append(np.asarray(batch["label"], np.int32)[mask])
+        found, label = np.asarray(feature_fn(batch["image"])), np.asarray(batch["label"], np.int32)
+        if found.ndim != 2 or len(found) != len(label):
+            raise UsageError(
+                f"expected feature_fn to give features [{len(label)}, f] of {len(label)} images, got "
+                f"{list(found.shape)}. Pool over height and width, or flatten."
+            )
+        with np.errstate(over="ignore"):
+            features.append(found.astype(np.float32)[mask])
+        labels.append(label[mask])
     if not features:
-        raise ValueError("batches are empty, want at least one")
-    return np.concatenate(features), np.concatenate(labels)
+        raise UsageError("expected at least one batch, got none. Check that the data set is not empty.")
+    joined = np.concatenate(features)
+    check_finite("features", joined)
+    return joined, np.concatenate(labels)
 
 
 @jax.jit
@@ -54,11 +66,3 @@ def raw_pixels(images: ArrayLike) -> jax.Array:
     """
     images = jnp.asarray(images)
     return images.reshape(len(images), -1).astype(jnp.float32) / 255
-
-
-@jax.jit
-def l2_normalize(features: ArrayLike) -> jax.Array:
-    """Features [n, f] scaled to length 1, float32; a zero row stays zero."""
-    features = jnp.asarray(features, jnp.float32)
-    length = jnp.linalg.norm(features, axis=-1, keepdims=True)
-    return features / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)

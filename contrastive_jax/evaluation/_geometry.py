@@ -3,11 +3,12 @@
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from contrastive_jax import metrics, pairwise
+from contrastive_jax import metrics
+from contrastive_jax.errors import UsageError
+from contrastive_jax.evaluation._checks import unit_rows
 
 
 class Geometry(NamedTuple):
@@ -33,7 +34,7 @@ def geometry(u: ArrayLike, v: ArrayLike) -> Geometry:
       two pairs are left, the metrics are NaN and the rank 0.
 
     Raises:
-      ValueError: for shapes that differ or d < 2.
+      UsageError: shapes that differ, d < 2, or embeddings that are not finite.
 
     Example:
       >>> geometry(np.eye(4), -np.eye(4)).alignment
@@ -43,8 +44,10 @@ def geometry(u: ArrayLike, v: ArrayLike) -> Geometry:
       Koromilas et al., 2024, Section 7.
     """
     if np.ndim(u) != 2 or np.shape(u) != np.shape(v):
-        raise ValueError(f"u and v are {list(np.shape(u))} and {list(np.shape(v))}, want one shape [n, d]")
-    u, v = (np.asarray(_normalize(x)) for x in (u, v))
+        raise UsageError(f"expected u and v of the same shape [n, d], got {list(np.shape(u))} and {list(np.shape(v))}.")
+    if np.shape(u)[1] < 2:
+        raise UsageError(f"expected embeddings of at least 2 dimensions, got u and v {list(np.shape(u))}.")
+    u, v = (np.asarray(unit_rows(name, x)) for name, x in (("embeddings u", u), ("embeddings v", v)))
     kept = u.any(axis=1) & v.any(axis=1)
     u, v = u[kept], v[kept]
     if len(u) < 2:
@@ -57,6 +60,3 @@ def geometry(u: ArrayLike, v: ArrayLike) -> Geometry:
         effective_rank=metrics.effective_rank(u),
         rank=metrics.rank(u),
     )
-
-
-_normalize = jax.jit(pairwise.normalize)

@@ -4,16 +4,23 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from contrastive_jax.evaluation._checks import check_split
-from contrastive_jax.evaluation._features import l2_normalize
+from contrastive_jax.evaluation._checks import check_at_least_one, check_positive, prepare_split
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "k", "block_size"))
-def _predict(train, labels, test, temperature, *, num_classes, k, block_size):
-    def vote(query):
+def _predict(
+    train: jax.Array,
+    labels: jax.Array,
+    test: jax.Array,
+    temperature: jax.Array,
+    *,
+    num_classes: int,
+    k: int,
+    block_size: int,
+) -> jax.Array:
+    def vote(query: jax.Array) -> jax.Array:
         # The queries are a vmapped block here, so this is a matrix product of the block with all of `train`.
         similarities, neighbours = jax.lax.top_k(jnp.dot(train, query, precision="highest"), k)
         # Measured from the nearest, which changes no vote, so that no temperature overflows.
@@ -41,7 +48,7 @@ def knn(
     k = 200 and temperature = 0.07 are the usual values for data sets of the size of CIFAR. Deterministic.
 
     Args:
-      train_features, test_features: [n, f] and [q, f], any float dtype; L2-normalised inside, in float32.
+      train_features, test_features: [n, f] and [q, f], any float dtype; finite; L2-normalised inside, in float32.
       train_labels, test_labels: [n] and [q] integers in [0, num_classes).
       num_classes: number of classes.
       k: neighbours that vote; n if that is less.
@@ -52,7 +59,7 @@ def knn(
       Share of test examples whose class has most votes.
 
     Raises:
-      ValueError: shapes that do not fit, or k < 1.
+      UsageError: shapes or labels that do not fit, features that are not finite, or options out of range.
 
     Example:
       >>> knn(np.eye(4), np.arange(4), np.eye(4), np.arange(4), num_classes=4)
@@ -61,16 +68,16 @@ def knn(
     Reference:
       Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, Section 3.4.
     """
-    check_split(train_features, train_labels, test_features, test_labels, num_classes)
-    if k < 1:
-        raise ValueError(f"k is {k}, want at least 1")
+    check_at_least_one(k=k, block_size=block_size)
+    check_positive(temperature=temperature)
+    data = prepare_split(train_features, train_labels, test_features, test_labels, num_classes)
     predictions = _predict(
-        l2_normalize(train_features),
-        jnp.asarray(train_labels),
-        l2_normalize(test_features),
-        temperature,
+        data.train,
+        data.train_labels,
+        data.test,
+        jnp.float32(temperature),
         num_classes=num_classes,
-        k=min(k, np.size(train_labels)),
+        k=min(k, len(data.train)),
         block_size=block_size,
     )
-    return int((predictions == jnp.asarray(test_labels)).sum()) / np.size(test_labels)
+    return int((predictions == data.test_labels).sum()) / len(data.test)

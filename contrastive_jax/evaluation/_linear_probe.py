@@ -1,7 +1,7 @@
 """Linear probes: multinomial logistic regression on features, trained as the papers train it, in one compiled loop."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,10 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from contrastive_jax.evaluation._checks import check_split
-from contrastive_jax.evaluation._features import l2_normalize
+from contrastive_jax.errors import UsageError
+from contrastive_jax.evaluation._checks import Split, check_at_least_one, check_positive, prepare_split
+
+Params = dict[str, jax.Array]
 
 
 class ProbeResult(NamedTuple):
@@ -29,38 +31,49 @@ class FewLabelResult(NamedTuple):
     accuracies: tuple[float, ...]
 
 
-def _logits(params, features):
+def _logits(params: Params, features: jax.Array) -> jax.Array:
     return jnp.dot(features, params["kernel"], precision="highest") + params["bias"]
 
 
-def _loss(params, features, labels):
+def _loss(params: Params, features: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(_logits(params, features), labels).mean()
 
 
-def _correct(params, features, labels):
+def _correct(params: Params, features: jax.Array, labels: jax.Array) -> jax.Array:
     return (_logits(params, features).argmax(-1) == labels).sum()
 
 
-def _fit(key, features, labels, learning_rate, momentum, *, num_classes, epochs, batch_size, cosine):
+def _fit(
+    key: jax.Array,
+    features: jax.Array,
+    labels: jax.Array,
+    learning_rate: jax.Array,
+    momentum: jax.Array,
+    *,
+    num_classes: int,
+    epochs: int,
+    batch_size: int,
+    cosine: bool,
+) -> Params:
     """Parameters after `epochs` passes of SGD, each over a new permutation without its last partial batch."""
     count = len(labels)
     batch_size = min(batch_size, count)
     steps = count // batch_size
 
     # Not optax's, which needs implicit promotion of dtypes.
-    def decayed(step):
+    def decayed(step: jax.Array) -> jax.Array:
         return learning_rate * (1 + jnp.cos(jnp.pi * step.astype(jnp.float32) / (epochs * steps))) / 2
 
     optimizer = optax.sgd(decayed if cosine else learning_rate, momentum=momentum)
     params = {"kernel": jnp.zeros((features.shape[1], num_classes)), "bias": jnp.zeros((1, num_classes))}
 
-    def step(carry, rows):
+    def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
         params, state = carry
         grads = jax.grad(_loss)(params, features[rows], labels[rows])
         updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    def epoch(carry, key):
+    def epoch(carry: Any, key: jax.Array) -> tuple[Any, Any]:
         # A full batch is the same in any order.
         rows = jnp.arange(count) if steps == 1 and batch_size == count else jax.random.permutation(key, count)
         return jax.lax.scan(step, carry, rows[: steps * batch_size].reshape(steps, batch_size))
@@ -70,10 +83,12 @@ def _fit(key, features, labels, learning_rate, momentum, *, num_classes, epochs,
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "epochs", "batch_size", "cosine"))
-def _probe(key, features, labels, test_features, test_labels, learning_rate, momentum, **static):
-    params = _fit(key, features, labels, learning_rate, momentum, **static)
-    correct = _correct(params, test_features, test_labels), _correct(params, features, labels)
-    return *correct, _loss(params, features, labels)
+def _probe(
+    key: jax.Array, data: Split, learning_rate: jax.Array, momentum: jax.Array, **static: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    train = data.train, data.train_labels
+    params = _fit(key, *train, learning_rate, momentum, **static)
+    return _correct(params, data.test, data.test_labels), _correct(params, *train), _loss(params, *train)
 
 
 def linear_probe(
@@ -97,7 +112,7 @@ def linear_probe(
     `learning_rate` (1 is stable on features of unit length, and goes as far in a tenth of the steps) and `epochs`.
 
     Args:
-      train_features, test_features: [n, f] and [q, f], any float dtype; L2-normalised inside, in float32.
+      train_features, test_features: [n, f] and [q, f], any float dtype, finite; L2-normalised inside, in float32.
       train_labels, test_labels: [n] and [q] integers in [0, num_classes).
       num_classes: number of classes.
       learning_rate, momentum: of SGD.
@@ -111,7 +126,7 @@ def linear_probe(
       training cross-entropy in nats.
 
     Raises:
-      ValueError: shapes or labels that do not fit.
+      UsageError: shapes or labels that do not fit, features that are not finite, or options out of range.
 
     Example:
       >>> linear_probe(np.eye(4), np.arange(4), np.eye(4), np.arange(4), num_classes=4).accuracy
@@ -120,13 +135,12 @@ def linear_probe(
     Reference:
       Lee et al. 2025, experimental protocol.
     """
-    check_split(train_features, train_labels, test_features, test_labels, num_classes)
+    check_at_least_one(epochs=epochs, batch_size=batch_size)
+    check_positive(learning_rate=learning_rate)
+    data = prepare_split(train_features, train_labels, test_features, test_labels, num_classes)
     correct, train_correct, loss = _probe(
         jax.random.key(seed),
-        l2_normalize(train_features),
-        jnp.asarray(train_labels),
-        l2_normalize(test_features),
-        jnp.asarray(test_labels),
+        data,
         learning_rate,
         momentum,
         num_classes=num_classes,
@@ -134,7 +148,7 @@ def linear_probe(
         batch_size=batch_size,
         cosine=cosine,
     )
-    return ProbeResult(int(correct) / np.size(test_labels), int(train_correct) / np.size(train_labels), float(loss))
+    return ProbeResult(int(correct) / len(data.test), int(train_correct) / len(data.train), float(loss))
 
 
 def _draw(labels: np.ndarray, num_classes: int, labels_per_class: int, draws: int, seed: int) -> np.ndarray:
@@ -142,8 +156,9 @@ def _draw(labels: np.ndarray, num_classes: int, labels_per_class: int, draws: in
     rows = [np.flatnonzero(labels == label) for label in range(num_classes)]
     for label, found in enumerate(rows):
         if len(found) < labels_per_class:
-            raise ValueError(
-                f"class {label} has {len(found)} examples, want at least labels_per_class={labels_per_class}"
+            raise UsageError(
+                f"expected at least labels_per_class={labels_per_class} training examples of each class, got "
+                f"{len(found)} of class {label}. Lower labels_per_class."
             )
     rng = np.random.default_rng(seed)
     return np.stack(
@@ -152,9 +167,10 @@ def _draw(labels: np.ndarray, num_classes: int, labels_per_class: int, draws: in
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "epochs", "batch_size", "cosine"))
-def _few_label_probes(rows, features, labels, *arguments, **static):
-    def probe(rows):
-        return _probe(jax.random.key(0), features[rows], labels[rows], *arguments, **static)[0]
+def _few_label_probes(rows: jax.Array, data: Split, *arguments: Any, **static: Any) -> jax.Array:
+    def probe(rows: jax.Array) -> jax.Array:
+        drawn = data._replace(train=data.train[rows], train_labels=data.train_labels[rows])
+        return _probe(jax.random.key(0), drawn, *arguments, **static)[0]
 
     return jax.vmap(probe)(rows)
 
@@ -178,7 +194,7 @@ def few_label_probe(
     Every step is over all the labelled examples, so a draw is deterministic.
 
     Args:
-      train_features, test_features: [n, f] and [q, f], any float dtype; L2-normalised inside, in float32.
+      train_features, test_features: [n, f] and [q, f], any float dtype, finite; L2-normalised inside, in float32.
       train_labels, test_labels: [n] and [q] integers in [0, num_classes).
       num_classes: number of classes.
       labels_per_class: labelled examples of each class.
@@ -190,21 +206,21 @@ def few_label_probe(
       `FewLabelResult(accuracy, standard_deviation, accuracies)`: Python floats, on all test examples.
 
     Raises:
-      ValueError: shapes or labels that do not fit, or a class with too few examples.
+      UsageError: shapes or labels that do not fit, features that are not finite, options out of range, or a class with
+        too few examples.
 
     Example:
       >>> features, labels = np.eye(4)[[0, 1, 2, 3] * 5], np.arange(20) % 4
       >>> few_label_probe(features, labels, features, labels, num_classes=4).accuracies
       (1.0, 1.0, 1.0)
     """
-    check_split(train_features, train_labels, test_features, test_labels, num_classes)
+    check_at_least_one(labels_per_class=labels_per_class, draws=draws, steps=steps)
+    check_positive(learning_rate=learning_rate)
+    data = prepare_split(train_features, train_labels, test_features, test_labels, num_classes)
     rows = _draw(np.asarray(train_labels), num_classes, labels_per_class, draws, seed)
     correct = _few_label_probes(
         rows,
-        l2_normalize(train_features),
-        jnp.asarray(train_labels),
-        l2_normalize(test_features),
-        jnp.asarray(test_labels),
+        data,
         learning_rate,
         momentum,
         num_classes=num_classes,
@@ -212,5 +228,5 @@ def few_label_probe(
         batch_size=rows.shape[1],
         cosine=False,
     )
-    accuracies = np.asarray(correct, np.float64) / np.size(test_labels)
+    accuracies = np.asarray(correct, np.float64) / len(data.test)
     return FewLabelResult(float(accuracies.mean()), float(accuracies.std()), tuple(accuracies.tolist()))

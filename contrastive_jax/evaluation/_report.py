@@ -60,7 +60,7 @@ def score(
       `Scores`.
 
     Raises:
-      ValueError: if a class has fewer than `settings.labels_per_class` training images.
+      UsageError: features that are not finite, or a class with fewer than `settings.labels_per_class` training images.
     """
     data = (*extract(feature_fn, train_batches), *extract(feature_fn, test_batches))
     classes, seed = settings.num_classes, settings.seed

@@ -184,7 +184,7 @@ def _train(options: Options) -> int:
     from contrastive_jax.jobs import run
     from contrastive_jax.jobs.machine import processes, storage
 
-    storage.silence_followers()
+    storage.silence_repeated_errors()
     name = f"process {jax.process_index()}: " if processes.several() else ""
     try:
         run.run(options.config, options.workdir, steps=options.steps)

@@ -1,4 +1,4 @@
-"""The fields of a run's configuration: one table of defaults, types and limits, from which all else follows."""
+"""The fields of a run's configuration: one table of their defaults, types and limits, and functions that read it."""
 
 import ast
 import difflib
@@ -17,7 +17,15 @@ from contrastive_jax.training import optimizer
 
 
 class Field(NamedTuple):
-    """One field of the configuration."""
+    """One field of the configuration.
+
+    Attributes:
+      default: its default value.
+      kind: the type of its values.
+      expected: what its values must be, for messages.
+      holds: whether a value of that type is within its limits.
+      optional: whether it may be None.
+    """
 
     default: Any
     kind: type
@@ -81,7 +89,7 @@ FIELDS: dict[str, Field] = {
     "log.distribution": Field(True, bool, "true or false"),
     "log.num_bins": _at_least(100, 2),
     "log.tensorboard_every": _at_least(1, 1),
-    "log.metrics": Field((), tuple, "package.module:function, or several with commas between"),
+    "log.metrics": Field((), tuple, "package.module:function, or several separated by commas"),
     "evaluation.raw_pixels": Field(True, bool, "true or false"),
     "evaluation.batch_size": _at_least(256, 1),
     "evaluation.probe_epochs": _at_least(200, 1),
@@ -94,14 +102,14 @@ FIELDS: dict[str, Field] = {
 
 
 def _view_fields() -> Iterator[tuple[str, Field]]:
-    """A field for everything about the views but their size and normalisation, which belong to `data`."""
+    """One field for each argument of `ViewConfig`, except size and normalisation, which are fields of `data`."""
     for name, parameter in inspect.signature(views.ViewConfig).parameters.items():
         if name not in ("size", "mean", "std"):
             yield f"views.{name}", Field(parameter.default, type(parameter.default), "")
 
 
 FIELDS |= dict(_view_fields())
-# Of any part: the limits that its own code does not check, or not before it is run.
+# Limits on arguments of any part that the part does not check, or checks only when it runs.
 _LIMITED_ARGUMENTS = {
     "temperature": _above(None, 0, optional=True),
     "momentum": _momentum(None, optional=True),
@@ -112,11 +120,11 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def default_config() -> ConfigDict:
-    """Every field of a run, at its default: the protocol of Lee 2025 for CIFAR, on the digits.
+    """All fields of a run at their defaults: the protocol of Lee 2025 for CIFAR, applied to the digits.
 
-    A preset changes what differs; a run's overrides (`--config.loss.kwargs.temperature=0.1`) come on top. A field that
-    does not exist cannot be set. The sections of keyword arguments (`loss.kwargs`, `model.kwargs`, ...) are empty at
-    first and take what the loss, the encoder, ... takes.
+    A preset sets the fields that differ, and the overrides of a run (`--config.loss.kwargs.temperature=0.1`) apply
+    last. Only existing fields can be set. The sections of keyword arguments (`loss.kwargs`, `model.kwargs`, ...) start
+    empty; each accepts the arguments of its part, such as the loss or the encoder.
 
     Example:
       >>> config = default_config()
@@ -143,15 +151,15 @@ def default_config() -> ConfigDict:
 
 
 def find_field(path: str, config: ConfigDict, own: parts.Own = parts.NONE) -> Field:
-    """The field at a dotted path; a part's keyword argument is a field of the part that the configuration names.
+    """Find the field at a dotted path. The keyword arguments of a part are fields, too.
 
     Args:
-      path: below the configuration, "loss.kwargs.temperature".
+      path: the path without "config.", such as "loss.kwargs.temperature".
       config: names the parts.
-      own: parts that are given from Python in their place.
+      own: parts given from Python, which replace those that the configuration names.
 
     Raises:
-      UsageError: if there is no such field; the message names those nearby, or what the part takes.
+      UsageError: if there is no such field. The message names similar fields, or the arguments that the part takes.
     """
     if path in FIELDS:
         return FIELDS[path]
@@ -160,8 +168,8 @@ def find_field(path: str, config: ConfigDict, own: parts.Own = parts.NONE) -> Fi
         if name != path:
             return _find_argument(kind, name, config, own)
     near = difflib.get_close_matches(path, FIELDS, n=3)
-    advice = f"near it: {', '.join(near)}" if near else f"the fields are {', '.join(FIELDS)}"
-    raise UsageError(f"config.{path}: expected a field of the configuration, found none of this name; {advice}.")
+    advice = f"similar fields are {', '.join(near)}" if near else f"the fields are {', '.join(FIELDS)}"
+    raise UsageError(f"config.{path}: expected the name of a field; {advice}.")
 
 
 def _find_argument(kind: parts.Kind, name: str, config: ConfigDict, own: parts.Own) -> Field:
@@ -176,7 +184,12 @@ def _find_argument(kind: parts.Kind, name: str, config: ConfigDict, own: parts.O
 
 
 def argument_field(name: str, default: Any) -> Field:
-    """The field of a part's keyword argument: of its default's type, and anything where the default has none."""
+    """The field of a keyword argument of a part.
+
+    Args:
+      name: the name of the argument.
+      default: its default, which sets the type of the field; other values than numbers, text and tuples allow any type.
+    """
     if name in _LIMITED_ARGUMENTS:
         return _LIMITED_ARGUMENTS[name]
     kind: type = type(default) if isinstance(default, bool | int | float | str | tuple) else object
@@ -184,10 +197,15 @@ def argument_field(name: str, default: Any) -> Field:
 
 
 def set_from_text(config: ConfigDict, path: str, text: str) -> None:
-    """Set a field as the command line does: `--config.{path}={text}`.
+    """Set a field from text, as `--config.{path}={text}` does on the command line.
+
+    Args:
+      config: the configuration to change.
+      path: the path of the field.
+      text: its value; "none" stands for None, and "full" for a contrast_size of 0.
 
     Raises:
-      UsageError: if there is no such field, or the text is no value of its type.
+      UsageError: if there is no such field, or its type has no such value.
 
     Example:
       >>> config = default_config()
@@ -241,17 +259,18 @@ def _set(config: ConfigDict, path: str, value: Any) -> None:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The configuration that a run's `config.json` holds.
+    """Read a configuration from the text of a run's `config.json`.
 
     Raises:
-      UsageError: for what is no JSON, a field that does not exist, or a value of another type.
+      UsageError: if the text is not JSON, names an unknown field, or holds a value of the wrong type. The message has
+        one line for each fault.
     """
     try:
         given = flatten(json.loads(text))
     except (ValueError, AttributeError) as error:
-        raise UsageError(f"expected the configuration of a run as JSON, got something else ({error}).") from None
+        raise UsageError(f"expected the configuration of a run as JSON, got other text ({error}).") from None
     config, faults = default_config(), []
-    for path in sorted(given, key=lambda path: path not in FIELDS):  # the parts first, then their keyword arguments
+    for path in sorted(given, key=lambda path: path not in FIELDS):  # name the parts before their arguments
         value = tuple(given[path]) if isinstance(given[path], list) else given[path]
         try:
             check_type(path, value, find_field(path, config))
@@ -264,10 +283,15 @@ def from_json(text: str) -> ConfigDict:
 
 
 def check_type(path: str, value: Any, field: Field) -> None:
-    """Refuse a value that is not of a field's type; whole numbers are numbers.
+    """Check that a value has the type of a field. An int is valid where a float is expected.
+
+    Args:
+      path: the path of the field, for the message.
+      value: the value.
+      field: the field.
 
     Raises:
-      UsageError: with the field, what was given and what was expected.
+      UsageError: if the type is wrong.
     """
     kinds = (int, float) if field.kind is float else (field.kind,)
     right = isinstance(value, kinds) and not (isinstance(value, bool) and field.kind in (int, float))
@@ -286,17 +310,17 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def contrast_size(config: ConfigDict, *, num_instances: int, num_devices: int) -> int:
-    """Instances compared with each other: by default the batch; for 0 all that divide evenly over the devices."""
+    """Instances compared with each other: by default a batch; for 0, all that divide evenly over the devices."""
     if config.contrast_size is None:
         return config.batch_size
     return config.contrast_size or num_instances - num_instances % num_devices
 
 
 def update_size(config: ConfigDict, *, num_instances: int, num_devices: int) -> int:
-    """Instances of one step: a batch, or a contrast set that takes several."""
+    """Instances in a step: those of a batch, or of a contrast set if that is larger."""
     return max(config.batch_size, contrast_size(config, num_instances=num_instances, num_devices=num_devices))
 
 
 def view_config(config: ConfigDict) -> views.ViewConfig:
-    """How the run's views are made."""
+    """The `ViewConfig` of a run."""
     return views.ViewConfig(size=config.data.image_size, mean=config.data.mean, std=config.data.std, **config.views)

@@ -153,7 +153,7 @@ def summarize(job: Job, found: Evaluation) -> dict[str, Any]:
         "geometry": {name: row._asdict() for name, row in found.geometry.items()},
         "training_set_similarity": {
             "pairs": int(found.similarity[TRAINED].positive.count),
-            **{name: rows.moments(distribution) for name, distribution in found.similarity.items()},
+            **{name: rows.get_moments(distribution) for name, distribution in found.similarity.items()},
             **_optimum(job),
         },
     }
@@ -165,7 +165,7 @@ def format_tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
     if "positive_mean" in last_row:
         measured["in batch, last step"] = last_row
     for name, label in ((UNTRAINED, "training set, untrained"), (TRAINED, "training set, trained")):
-        measured[label] = rows.flat_moments(found.similarity[name])
+        measured[label] = rows.flatten_moments(found.similarity[name])
     optimum = _optimum(job)
     similarities = evaluation.format_similarities(
         {
@@ -182,4 +182,4 @@ def format_tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
 
 
 def _optimum(job: Job) -> dict[str, float]:
-    return rows.optimum_values(num_instances=len(job.train), contrast_size=job.contrast_size)
+    return rows.compute_optimum(num_instances=len(job.train), contrast_size=job.contrast_size)

@@ -151,7 +151,7 @@ def build(
         steps_per_epoch=order.steps_per_epoch,
         seed=config.seed,
         skip_nonfinite=config.on_nonfinite == "skip",
-        metrics=measure.by_name(own.metrics, contrast_size=contrast_size, num_bins=num_bins),
+        metrics=measure.name_metrics(own.metrics, contrast_size=contrast_size, num_bins=num_bins),
         dimensions=models.num_features(model, shape),
         queue_size=config.estimator.queue_size,
         encoder_momentum=config.estimator.encoder_momentum,

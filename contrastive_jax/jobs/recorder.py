@@ -1,4 +1,4 @@
-"""What becomes of each step's outputs: logged, shown, and refused where they are not finite."""
+"""Handles the outputs of each step: logs them, shows them, and stops the run if they are not finite."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,30 +15,38 @@ from contrastive_jax.training.step import MUST_BE_FINITE
 
 
 class Recorder:
-    """Logs each step while the next one runs, so that reading a step's metrics never holds the devices up."""
+    """Logs each step while the next one runs, so that the devices never wait for the host to read metrics.
 
-    def __init__(self, job: Job, log: logs.StepLog | None, bar: progress.Progress, checkpoints: Checkpoints):
+    Args:
+      job: the run.
+      log: the logs to write; None in every process but the first.
+      bar: shows the progress.
+      checkpoints: the checkpoints of the run.
+    """
+
+    def __init__(self, job: Job, log: logs.StepLog | None, bar: progress.Progress, checkpoints: Checkpoints) -> None:
         self._job, self._log, self._bar, self._checkpoints = job, log, bar, checkpoints
         self._pending: Mapping[str, Any] | None = None
         self.step = bar.start
 
     def add(self, outputs: Mapping[str, Any]) -> None:
-        """Take the outputs of a step, and log those of the one before."""
-        self.settle()
+        """Keep the outputs of a step, and log those of the step before it."""
+        self.log_pending()
         self._pending = outputs
         self.step += 1
 
-    def settle(self) -> None:
-        """Wait for the step last taken, and log it.
+    def log_pending(self) -> None:
+        """Wait for the last step and log it.
 
         Raises:
-          NonFiniteError: with what is needed to look into it in `nonfinite.jsonl`.
+          NonFiniteError: if the loss, its gradient or the parameters are not finite and the run may not skip the step.
+            `nonfinite.jsonl` then holds the parts of the loss and the ids of the batch.
         """
         if self._pending is None:
             return
         outputs, self._pending = jax.device_get(self._pending), None
         step = self.step - 1
-        row = logs.record(
+        row = logs.make_row(
             step,
             outputs,
             epoch=self._job.order.epoch(step),
@@ -52,28 +60,28 @@ class Recorder:
             self._report(row)
 
     def flush(self) -> None:
-        """Log the step last taken, and have everything logged on the disk."""
-        self.settle()
+        """Log the last step, and force all logs to disk."""
+        self.log_pending()
         if self._log is not None:
             self._log.flush()
 
     def _report(self, row: Mapping[str, Any]) -> None:
-        """Keep the parts of the loss and the batch's ids; end the run, unless such steps are skipped."""
+        """Write a non-finite step to nonfinite.jsonl; raise, unless the configuration skips such steps."""
         config, step = self._job.config, row["step"]
-        found = f"step {step}: the loss is {row['loss']}, its gradient's norm {row['gradient_norm']}"
-        found += f" and that of the parameters after it {row['parameter_norm']}"
+        found = f"step {step}: expected finite numbers, got loss {row['loss']}, gradient norm {row['gradient_norm']}"
+        found += f" and parameter norm {row['parameter_norm']}"
         if self._log is not None:
             path = self._log.write_nonfinite(row, self._job.order.indices(step))
-            found += f"; its parts and the batch's ids are in {path}"
+            found += f"; {path} holds the parts of the loss and the ids of the batch"
         if config.on_nonfinite == "skip" and row["skipped_in_a_row"] <= config.nonfinite_limit:
-            self._bar.say(f"{found}. Skipped, as {row['skipped'] - 1} before it.")
+            self._bar.say(f"{found}. Skipped the step; {row['skipped'] - 1} were skipped before it.")
             return
         if config.on_nonfinite == "skip":
-            found += f"; more than config.nonfinite_limit={config.nonfinite_limit} in a row"
+            found += f"; this is more than config.nonfinite_limit={config.nonfinite_limit} steps in a row"
         self._checkpoints.wait()
         last = self._checkpoints.latest_step
         kept = "there is no checkpoint before it" if last is None else f"the checkpoint of step {last} is kept"
-        skip = "" if config.on_nonfinite == "skip" else ", or leave such steps out by config.on_nonfinite=skip"
+        skip = "" if config.on_nonfinite == "skip" else ", or set config.on_nonfinite=skip to skip such steps"
         raise NonFiniteError(
             f"{found}; {kept}. Lower config.optimizer.learning_rate, raise config.loss.kwargs.temperature{skip}."
         )

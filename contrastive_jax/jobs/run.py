@@ -53,7 +53,7 @@ def run(
     job = prepare(config, Path(workdir), steps=steps, own=own)
     evaluate.trace(job)
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
-    with storage.refusals_explained(job.workdir), claim_workdir(job):
+    with storage.explain_refusals(job.workdir), claim_workdir(job):
         with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
             state, speed = train(job, checkpoints, stop)
         with signals.exit_on_signal(stop):
@@ -67,8 +67,8 @@ def run(
 
 def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, float | None]:
     """Take the steps that are left until `stop`; the final state, and images per second, None where none was left."""
-    logged = rows.logged_steps(job.workdir, num_bins=_num_bins(job))
-    state = checkpoints.resume(job.initial, most=logged)
+    logged = rows.count_logged_steps(job.workdir, num_bins=_num_bins(job))
+    state = checkpoints.resume(job.initial, max_step=logged)
     resumed, state = state is not None, job.initial if state is None else state
     # A checkpoint is begun only when the one before it is whole.
     if not resumed and logged > 2 * job.config.checkpoint.every:
@@ -83,7 +83,7 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, fl
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
     elif processes.is_first():
         _save_views(job)
-    with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watching() as watch:
+    with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
         if start == stop:
             return state, None
         recorder = Recorder(job, log, bar, checkpoints)
@@ -107,7 +107,7 @@ def _take_steps(
         if asked or taken == stop:
             checkpoints.wait()
         if asked := asked or (watch.asked(taken) if taken == stop and not processes.several() else None):
-            raise signals.interruption(asked, taken)
+            raise signals.make_interruption(asked, taken)
         if taken == start + 1:
             watch.begin()
     return jax.tree.map(np.asarray, mapped.read(placed))
@@ -159,7 +159,7 @@ def _draw(path: Path, save: Callable[[], None]) -> None:
     try:
         save()
     except Exception as error:  # whatever a drawing library makes of a font, a name or a number
-        if storage.refusal(error) is not None:
+        if storage.find_refusal(error) is not None:
             raise
         print(f"{path} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
 
@@ -171,7 +171,7 @@ def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
     training_set = [found.similarity[name] for name in (evaluate.UNTRAINED, evaluate.TRAINED)]
     rows.save_similarity(job.workdir / "similarity.npz", counts, training_set)
     title = f"{job.config.loss.name} on {job.config.data.source}, m = {job.contrast_size}, n = {len(job.train)}"
-    optimum = rows.optimum_values(num_instances=len(job.train), contrast_size=job.contrast_size)
+    optimum = rows.compute_optimum(num_instances=len(job.train), contrast_size=job.contrast_size)
     path = job.workdir / "similarity.png"
     _draw(
         path,
@@ -200,6 +200,6 @@ def _summarize(
         "seconds": seconds,
         "environment": around,
     }
-    with files.replacing(job.workdir / "summary.json") as temporary:
-        temporary.write_text(json.dumps(rows.with_nulls(summary), indent=2, allow_nan=False) + "\n")
+    with files.replace_atomically(job.workdir / "summary.json") as temporary:
+        temporary.write_text(json.dumps(rows.replace_nonfinite(summary), indent=2, allow_nan=False) + "\n")
     print(evaluate.format_tables(job, found, last_row))

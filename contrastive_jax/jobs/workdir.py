@@ -58,7 +58,7 @@ def _write(job: Job) -> None:
         path = job.workdir / name
         if path.exists() and path.read_text() == f"{text}\n":
             continue
-        with files.replacing(path) as temporary:
+        with files.replace_atomically(path) as temporary:
             temporary.write_text(f"{text}\n")
 
 

@@ -6,6 +6,7 @@ extras.check("flax", extra="train", what=__name__)
 
 from contrastive_jax.models._batch import batch_mean as batch_mean
 from contrastive_jax.models._contrastive import ContrastiveModel as ContrastiveModel
+from contrastive_jax.models._convolution import convolve as convolve
 from contrastive_jax.models._create import ENCODERS as ENCODERS
 from contrastive_jax.models._create import HEADS as HEADS
 from contrastive_jax.models._create import create as create

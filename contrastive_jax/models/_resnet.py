@@ -53,7 +53,7 @@ class Block(nnx.Module):
 
     expansion: int
 
-    def __init__(self, inputs: int, channels: int, stride: int, *, zero_init_residual: bool, **options):
+    def __init__(self, inputs: int, channels: int, stride: int, *, zero_init_residual: bool, **options: Any):
         outputs = channels * self.expansion
         *first, last = self.convolutions(inputs, channels, stride)
         last_scale = nnx.initializers.zeros if zero_init_residual else nnx.initializers.ones
@@ -79,7 +79,7 @@ class BasicBlock(Block):
 
     expansion = 1
 
-    def convolutions(self, inputs, channels, stride):
+    def convolutions(self, inputs: int, channels: int, stride: int) -> list[tuple[int, int, int, int]]:
         return [(inputs, channels, 3, stride), (channels, channels, 3, 1)]
 
 
@@ -88,7 +88,7 @@ class BottleneckBlock(Block):
 
     expansion = 4
 
-    def convolutions(self, inputs, channels, stride):
+    def convolutions(self, inputs: int, channels: int, stride: int) -> list[tuple[int, int, int, int]]:
         return [(inputs, channels, 1, 1), (channels, channels, 3, stride), (channels, channels * self.expansion, 1, 1)]
 
 

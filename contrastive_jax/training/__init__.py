@@ -1,4 +1,4 @@
-"""The training step: pure functions of a state and a batch, which know no files, flags or processes."""
+"""The training step: pure functions of a state and a batch, without files, flags or processes."""
 
 from contrastive_jax import extras
 

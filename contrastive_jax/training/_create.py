@@ -1,4 +1,4 @@
-"""A training step of your own parts, for a notebook or a loop of your own."""
+"""A training step made of your own parts, for a notebook or your own loop."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +22,22 @@ _FIELDS = ("image", "id", "label")
 
 
 class Step:
-    """A compiled step `step(state, batch) -> (state, metrics)`, as `create` makes it.
+    """A compiled step, `step(state, batch) -> (state, metrics)`. Make one with `create`.
 
-    A batch is a dict of `image` uint8 [B, h, w, c], and perhaps `id` int [B], the images' numbers in the training set
-    (default: their places in the batch), and `label` int [B], where the loss needs them.
+    A batch is a dict of `image` uint8 [B, h, w, c]; optionally `id` int [B], the indices of the images in the training
+    set (default: their positions in the batch); and `label` int [B], if the loss needs labels.
+
+    Args:
+      program: what the step computes.
+      devices: the devices to map the step over; None compiles it for one, without a mapped axis.
+      parallelism: `"shard_map"` or `"pmap"`; ignored if devices is None.
 
     Attributes:
-      program: all that the step does, as data: `training.train_step(program, state, batch, axis_name=...)` is the
-        same step inside a mapping of your own.
+      program: what the step computes. `training.train_step(program, state, batch, axis_name=...)` is the same step
+        inside your own mapping.
     """
 
-    def __init__(self, program: Program, devices: Sequence[Any] | None, parallelism: str):
+    def __init__(self, program: Program, devices: Sequence[Any] | None, parallelism: str) -> None:
         self.program = program
         self._mapped, self._num_devices = None, 1 if devices is None else len(devices)
         if devices is None:
@@ -42,7 +47,7 @@ class Step:
             self._mapped = spmd.map_step(step, parallelism=parallelism, devices=devices)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        """The state after a step, and what it logs; on several devices the state that is passed in is used up."""
+        """Take a step; return the new state and the metrics. On several devices the old state is donated."""
         batch = self._prepare(batch)
         if self._mapped is None:
             return self._step(state, batch)
@@ -50,11 +55,11 @@ class Step:
         return state, self._mapped.read(metrics)
 
     def place(self, state: TrainState) -> TrainState:
-        """A state, for example one from a checkpoint, on the devices of this step."""
+        """Copy a state, for example one from a checkpoint, to the devices of this step."""
         return jax.tree.map(jnp.array, state) if self._mapped is None else self._mapped.place_state(state)
 
     def model(self, state: TrainState) -> nnx.Module:
-        """The model as a state has it, for evaluation or for saving."""
+        """The model with the parameters of a state, for evaluation or for saving."""
         one = state if self._mapped is None else jax.tree.map(jnp.asarray, self._mapped.read(state))
         return nnx.merge(self.program.graphdef, one.params.model, one.model_state, copy=True)
 
@@ -72,7 +77,7 @@ class Step:
         given = {name: x if name == "image" else np.asarray(x, np.int32) for name, x in given.items()}
         if self._num_devices == 1:
             return given
-        # Each device gets its share of every piece that is encoded at once.
+        # Each device gets its share of every piece.
         positions = gradient.layout(size, self.program.batch_size or size, self._num_devices)
         return {name: x[positions] for name, x in given.items()}
 
@@ -102,38 +107,38 @@ def create(
     devices: Sequence[Any] | None = None,
     parallelism: str = "shard_map",
 ) -> tuple[TrainState, Step]:
-    """A state and a step that trains a model of your own, with defaults for all but the model.
+    """Make a state and a step that train your own model. Everything but the model has a default.
 
     Args:
       model: any `flax.nnx.Module` from images [b, h, w, c] to embeddings [b, d]; an encoder alone, or
         `models.ContrastiveModel(encoder, head)`. Linen: `nnx.bridge.ToNNX(module, rngs=...)`, initialised.
       loss: any `f(u, v, *, ids, axis_name, ...) -> [m]`; see `losses`.
-      optimizer: any Optax transformation; by default AdamW at 1e-3.
-      views: how views are made, or their size in pixels alone, with all else as in Lee 2025.
+      optimizer: any Optax transformation; by default AdamW with learning rate 1e-3.
+      views: how views are made; or their size in pixels, with the other settings of Lee 2025.
       loss_kwargs: the loss's hyperparameters.
-      vrns_weight: of the variance reduction for negative similarities, `losses.vrns`; needs num_instances.
-      learnable: learn the loss's scale, or temperature, with the model.
-      num_instances: n, the size of the training set, where VRNS or the loss depends on it.
+      vrns_weight: the weight of the variance reduction for negative similarities, `losses.vrns`; needs num_instances.
+      learnable: whether to learn the scale or temperature of the loss with the model.
+      num_instances: n, the size of the training set; required if VRNS or the loss depends on it.
       num_views: views of each image.
-      batch_size: images encoded at once; a larger step is encoded in pieces (gradient caching). Default: all of a step.
-      contrast_size: images compared with each other. Default: all of a step.
-      steps_per_epoch: views are drawn by (seed, epoch, id, view). By default every step is an epoch of its own.
-      schedule: step -> learning rate, only to be logged.
-      metrics: functions of (state, embeddings, batch), logged by their names; see `measure.measure`.
-      num_bins: of the logged distribution of similarities; 0 leaves it out.
-      dimensions: d of the embeddings, for a loss with a queue.
-      queue_size: past embeddings that such a loss keeps.
-      encoder_momentum: of a momentum encoder, for a loss that takes its keys.
-      skip_nonfinite: drop the update of a step whose loss or gradient is not finite.
-      seed: of the views and of the model's own random numbers.
-      devices: map the step over these with `spmd.map_step`; None compiles it for one, without a mapped axis.
-      parallelism: `"shard_map"` or `"pmap"`, where devices are given.
+      batch_size: images encoded at once; larger steps are encoded in pieces (gradient caching). Default: all of them.
+      contrast_size: images compared with each other. Default: the whole step.
+      steps_per_epoch: steps in an epoch; views depend on (seed, epoch, id, view). By default every step is an epoch.
+      schedule: step -> learning rate; it is only logged.
+      metrics: functions of (state, embeddings, batch), logged under their names; see `measure.measure`.
+      num_bins: bins of the logged similarity distribution; 0 logs none.
+      dimensions: d of the embeddings; required for a loss with a queue.
+      queue_size: how many past embeddings a loss with a queue keeps.
+      encoder_momentum: the momentum of a momentum encoder, for a loss that takes its keys; None for no such encoder.
+      skip_nonfinite: drop the update of a step if its loss, gradient or new parameters are not finite.
+      seed: the seed of the views and of the random numbers inside the model.
+      devices: the devices to map the step over, see `spmd.map_step`; None compiles it for one, without a mapped axis.
+      parallelism: `"shard_map"` or `"pmap"`; ignored if devices is None.
 
     Returns:
       (state, step): see `TrainState` and `Step`.
 
     Raises:
-      ValueError: for a model that is no NNX module, or where num_instances or dimensions are missing.
+      ValueError: if the model is not an NNX module, or num_instances or dimensions is missing.
 
     Example:
       >>> model = models.create("resnet10", image_shape=(8, 8, 1), encoder_kwargs={"width": 4})
@@ -160,7 +165,7 @@ def create(
         steps_per_epoch=steps_per_epoch,
         seed=seed,
         skip_nonfinite=skip_nonfinite,
-        metrics=measure.by_name(metrics, contrast_size=contrast_size, num_bins=num_bins),
+        metrics=measure.name_metrics(metrics, contrast_size=contrast_size, num_bins=num_bins),
         dimensions=dimensions or 0,
         queue_size=queue_size,
         encoder_momentum=encoder_momentum,

@@ -1,9 +1,11 @@
-"""What a loss's memory and a momentum encoder carry from step to step, in the train state and so in the checkpoint.
+"""State of small-batch estimators: the memory of a loss and the momentum encoder.
 
-- `memory`: of a loss that declares one (`losses.contract.Memory`): a queue, or an average for each instance.
-- `encoder_params` and `encoder_state`: of the momentum encoder.
+The train state, and so every checkpoint, holds
 
-All of it is the same on every device, and on any number of them: keys enter a queue in the order of the batch.
+- `memory`: a queue, or an average for each instance, for a loss that declares a memory (`losses.contract.Memory`);
+- `encoder_params` and `encoder_state`: the momentum encoder.
+
+All of it is the same on every device and for any number of devices: keys enter a queue in the order of the batch.
 """
 
 from collections.abc import Mapping
@@ -21,16 +23,22 @@ from contrastive_jax.training.state import Program
 State = dict[str, Any]
 
 
-class Fresh(NamedTuple):
-    """What a step finds for the estimator, of this device's instances."""
+class NewValues(NamedTuple):
+    """The values of one step that update the estimator, for this device's instances."""
 
-    returned: Mapping[str, Any]  # {name: [b]}, what the loss returned beside its values
-    keys: Any  # [b, d], of the second view
-    encoder_state: Any  # the momentum encoder's, but for its parameters; None where there is no such encoder
+    returned: Mapping[str, Any]  # {name: [b]}, what the loss returned besides its values
+    keys: Any  # [b, d], the embeddings of the second view
+    encoder_state: Any  # of the momentum encoder, without its parameters; None if there is no such encoder
 
 
 def init(program: Program, model_params: Any, model_state: Any) -> State:
-    """The state before the first step, from the seed alone; empty for a loss that carries nothing."""
+    """The estimator's state before the first step; empty for a loss without memory or momentum encoder.
+
+    Args:
+      program: what never changes.
+      model_params: the initial parameters of the model, which the momentum encoder starts from.
+      model_state: the rest of the initial model.
+    """
     memory, momentum = program.objective.needs.memory, program.encoder_momentum
     state: State = {}
     if memory is not None:
@@ -40,7 +48,16 @@ def init(program: Program, model_params: Any, model_state: Any) -> State:
 
 
 def read_memory(program: Program, state: State, ids: jax.Array) -> tuple[State, State]:
-    """Arguments of the loss from its memory: those that all instances share, and those [b, ...] of these instances."""
+    """Read the arguments of the loss from its memory.
+
+    Args:
+      program: what never changes.
+      state: the estimator's state.
+      ids: [b] int32, this device's instances.
+
+    Returns:
+      (arguments that all instances share, arguments [b, ...] of these instances).
+    """
     memory = program.objective.needs.memory
     if memory is None:
         return {}, {}
@@ -50,36 +67,36 @@ def read_memory(program: Program, state: State, ids: jax.Array) -> tuple[State, 
 def update(
     program: Program,
     state: State,
-    fresh: Fresh,
+    new_values: NewValues,
     ids: jax.Array,
     *,
     model_params: Any,
     positions: np.ndarray,
     axis_name: spmd.AxisName,
 ) -> State:
-    """The state after a step.
+    """The estimator's state after a step.
 
     Args:
       program: what never changes.
-      state: before the step.
-      fresh: what the step found.
+      state: the estimator's state before the step.
+      new_values: the values of the step.
       ids: [b] int32, this device's instances.
-      model_params: after the step.
-      positions: where in the batch each instance of all devices lies, see `gradient.layout`.
+      model_params: the parameters of the model after the step.
+      positions: [B], the position in the batch of every instance of all devices, from `gradient.layout`.
       axis_name: the mapped axis; None outside one.
     """
     memory, moved = program.objective.needs.memory, {}
     if memory is not None:
-        found = Kept(ids, fresh.keys, fresh.returned)
+        found = Kept(ids, new_values.keys, new_values.returned)
         whole = jax.tree.map(lambda x: gather_in_order(x, positions, axis_name), found)
         moved["memory"] = memory.update(state["memory"], whole)
     if program.encoder_momentum is not None:
         params = optax.incremental_update(model_params, state["encoder_params"], 1 - program.encoder_momentum)
-        moved |= {"encoder_params": params, "encoder_state": fresh.encoder_state}
+        moved |= {"encoder_params": params, "encoder_state": new_values.encoder_state}
     return moved
 
 
 def gather_in_order(x: jax.Array, positions: np.ndarray, axis_name: spmd.AxisName) -> jax.Array:
-    """[b, ...] of each device as [B, ...] in the order of the batch, known to be the same on every device."""
+    """Gather [b, ...] of each device to [B, ...] in the order of the batch, the same on every device."""
     own = jnp.asarray(positions.reshape(-1, len(x)))[spmd.axis_index(axis_name)]
     return spmd.psum(jnp.zeros((positions.size, *x.shape[1:]), x.dtype).at[own].set(x), axis_name)

@@ -1,11 +1,14 @@
-"""The gradient of a batch: in one pass through the encoder, or in pieces when the batch is too large for one.
+"""The gradient of a batch: in one pass through the encoder, or in pieces if the batch is too large for one pass.
 
-In pieces (gradient caching), the encoder runs over the batch once, piece by piece, keeping nothing but the embeddings;
-the loss and its gradient are taken at the embeddings of the whole batch; and the encoder runs over each piece again, on
-the same views, to carry that gradient back to the parameters. The result is the gradient of the whole batch, for one
-more forward pass. Batch normalisation is the exception that a piece makes: it sees the statistics of its own piece,
-`batch_size` instances over all devices, as it would in a batch of that size; the running averages move once for each
-piece, in the first pass.
+Computing it in pieces (gradient caching) takes three stages:
+
+1. the encoder runs over the batch piece by piece and keeps only the embeddings;
+2. the loss and its gradient are computed at the embeddings of the whole batch;
+3. the encoder runs over each piece again, on the same views, and carries that gradient back to the parameters.
+
+The result is the gradient of the whole batch, at the cost of one more forward pass. Batch normalisation is the
+exception: it uses the statistics of a piece, `batch_size` instances over all devices, as in a batch of that size. The
+running averages are updated once for each piece, in the first stage.
 """
 
 import functools
@@ -24,18 +27,24 @@ from contrastive_jax.training.objective import Instances
 from contrastive_jax.training.state import Program, TrainState
 
 _MAX_UNROLLED = 16
-_MODEL_KEYS = 1  # of the model's own random numbers, beside those of views
+_MODEL_KEYS = 1  # separates the model's random numbers from those of the views
 Batch = Mapping[str, jax.Array]
 Embeddings = tuple[jax.Array, ...]
-Found = tuple[Any, tuple[dict[str, Any], Any, Embeddings, estimator.Fresh]]
+GradientAndAux = tuple[Any, tuple[dict[str, Any], Any, Embeddings, estimator.NewValues]]
 
 
-def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
-    """The gradient of this device's share of a step, by one pass.
+def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> GradientAndAux:
+    """Compute the gradient on this device's share of a step in one pass.
+
+    Args:
+      program: what never changes.
+      state: the same on every device.
+      batch: this device's share.
+      axis_name: the mapped axis; None outside one.
 
     Returns:
-      (gradient of the parameters, (the loss's parts, the model's state, the views' embeddings, what was found for the
-      estimator)): average the gradient over the devices.
+      (gradient of the parameters, (parts of the loss, state of the model, embeddings of the views, new values for the
+      estimator)). The caller averages the gradient over the devices.
     """
     encode = functools.partial(_encode, program, state, axis_name=axis_name)
     keys, key_state = _encode_keys(program, state, state.estimator.get("encoder_state"), batch, axis_name)
@@ -43,14 +52,14 @@ def compute_in_one_pass(program: Program, state: TrainState, batch: Batch, axis_
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         embeddings, model_state = encode(params.model, state.model_state, batch)
         parts, returned = _loss(program, state, params.loss, embeddings, keys, batch, axis_name)
-        fresh = estimator.Fresh(returned, (keys or embeddings)[1], key_state)
-        return parts["loss"], (parts, model_state, embeddings, fresh)
+        new_values = estimator.NewValues(returned, (keys or embeddings)[1], key_state)
+        return parts["loss"], (parts, model_state, embeddings, new_values)
 
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> Found:
-    """The same in pieces of `program.batch_size` instances over all devices."""
+def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_name: spmd.AxisName) -> GradientAndAux:
+    """Compute what `compute_in_one_pass` computes, in pieces of `program.batch_size` instances over all devices."""
     assert program.batch_size is not None
     size = program.batch_size // spmd.axis_size(axis_name)
     encode = functools.partial(_encode, program, state, axis_name=axis_name)
@@ -77,15 +86,23 @@ def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_na
 
     zeros = jax.tree.map(jnp.zeros_like, state.params.model)
     of_model, _ = _over_pieces(backward, zeros, (of_embeddings, dict(batch)), size)
-    fresh = estimator.Fresh(returned, (keys or embeddings)[1], key_state)
-    return state.params._replace(model=of_model, loss=of_loss), (parts, model_state, embeddings, fresh)
+    new_values = estimator.NewValues(returned, (keys or embeddings)[1], key_state)
+    return state.params._replace(model=of_model, loss=of_loss), (parts, model_state, embeddings, new_values)
 
 
 def layout(update_size: int, piece_size: int, num_devices: int) -> np.ndarray:
-    """Which instance of a batch lies where: [update_size] positions, the devices' shares one after the other.
+    """The order in which the devices hold the instances of a batch.
 
-    Piece k consists of the instances k piece_size to (k + 1) piece_size of the batch on any number of devices, so each
-    device's share of the batch has to hold its share of every piece.
+    On any number of devices, piece k consists of the instances [k piece_size, (k + 1) piece_size) of the batch. So the
+    share of each device contains its share of every piece.
+
+    Args:
+      update_size: B, the instances of a step.
+      piece_size: instances encoded at once, over all devices.
+      num_devices: the number of devices; divides every piece.
+
+    Returns:
+      [B] positions in the batch: the shares of the devices, one after the other.
 
     Example:
       >>> layout(8, 4, num_devices=2).tolist()
@@ -99,7 +116,7 @@ def layout(update_size: int, piece_size: int, num_devices: int) -> np.ndarray:
 def _encode(
     program: Program, state: TrainState, model_params: Any, model_state: Any, batch: Batch, *, axis_name: spmd.AxisName
 ) -> tuple[Embeddings, Any]:
-    """The embeddings, [b, d] for each view, and the model's state after them."""
+    """Encode the views: the embeddings [b, d] of each view, and the new state of the model."""
     epoch = state.step // program.steps_per_epoch
     stacked = views.random_views(
         batch["image"],
@@ -122,7 +139,7 @@ def _encode(
 
 
 def _row_keys(program: Program, epoch: jax.Array, ids: jax.Array) -> jax.Array:
-    """A key [num_views * b] for each row of the encoder's input, from (seed, epoch, instance id, view) alone."""
+    """Keys [num_views * b], one for each row of the encoder's input; they depend only on (seed, epoch, id, view)."""
     root = jax.random.fold_in(jax.random.key(program.seed, impl="threefry2x32"), _MODEL_KEYS)
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     of_instances = fold(jax.random.fold_in(root, epoch), ids)
@@ -133,7 +150,7 @@ def _row_keys(program: Program, epoch: jax.Array, ids: jax.Array) -> jax.Array:
 def _encode_keys(
     program: Program, state: TrainState, encoder_state: Any, batch: Batch, axis_name: spmd.AxisName
 ) -> tuple[Embeddings | None, Any]:
-    """The same of the momentum encoder, which nothing carries a gradient to; (None, None) where there is none."""
+    """Encode with the momentum encoder, which receives no gradient; (None, None) if there is none."""
     if program.encoder_momentum is None:
         return None, None
     return _encode(program, state, state.estimator["encoder_params"], encoder_state, batch, axis_name=axis_name)
@@ -148,7 +165,7 @@ def _loss(
     batch: Batch,
     axis_name: spmd.AxisName,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Means over all devices of the loss and its parts, and what the loss returned of this device's instances."""
+    """The loss and its parts, averaged over all devices, and what the loss returned for this device's instances."""
     shared, remembered = estimator.read_memory(program, state.estimator, batch["id"])
     parts = regime.map_sets(
         functools.partial(program.objective, parameters=parameters, shared=shared),
@@ -161,11 +178,11 @@ def _loss(
 
 
 def _over_pieces(fn: Callable[[Any, Any], tuple[Any, Any]], carry: Any, arrays: Any, size: int) -> tuple[Any, Any]:
-    """`lax.scan` of fn over pieces [size, ...] of arrays [b, ...], the last perhaps smaller; outputs are [b, ...]."""
+    """Scan fn over pieces [size, ...] of arrays [b, ...]; the last may be smaller. The outputs are [b, ...]."""
     whole = jax.tree.leaves(arrays)[0].shape[0] // size * size
     pieces = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), arrays)
     rest = jax.tree.map(lambda x: x[whole:], arrays)
-    # Inside a loop XLA's convolutions for CPUs are a tenth as fast; unrolling a few pieces costs some compilation.
+    # On CPU, convolutions inside a loop are ten times slower; unrolling a few pieces only costs compile time.
     unroll = jax.default_backend() == "cpu" and whole // size <= _MAX_UNROLLED
     carry, outputs = lax.scan(fn, carry, pieces, unroll=unroll)
     outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)

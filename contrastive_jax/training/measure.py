@@ -1,4 +1,4 @@
-"""What is logged of a step besides its loss: functions of (state, embeddings, batch), built in or your own."""
+"""The metrics that a step logs besides its loss: built-in or your own functions of (state, embeddings, batch)."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ Metric = Callable[..., Any]
 
 
 def distribution(contrast_size: int | None = None, num_bins: int = 100) -> Metric:
-    """The metric that logs the similarity distribution of every contrast set: see `regime.distribution`.
+    """Make the metric that logs the similarities within every contrast set, see `regime.distribution`.
 
     Args:
-      contrast_size: instances compared with each other; None for all of a step.
+      contrast_size: instances compared with each other; None for the whole step.
       num_bins: equal bins over [-1, 1].
     """
 
@@ -42,24 +42,28 @@ def measure(
     positions: np.ndarray,
     axis_name: spmd.AxisName,
 ) -> dict[str, Any]:
-    """What every function finds, by name; a dict that a function returns is taken apart.
+    """Call every metric and collect the results by name.
 
-    A function is called as `f(state, embeddings, batch)` with the whole batch, in its order, on every device:
-    embeddings float [V, B, d] of its V views, as the encoder gave them, and a batch of `image` uint8 [B, h, w, c], `id`
-    int32 [B] and, where the loss needs it, `label` int32 [B]; `state` is the one that the step began with. It returns a
-    scalar, an array, or a dict of these by name. One that has an argument `axis_name` is given this device's share
-    instead, with the mapped axis, and must find the same on every device.
+    A metric is called as `f(state, embeddings, batch)` on every device, with
+
+    - the state at the start of the step;
+    - the embeddings of the whole batch as the encoder returned them, float [V, B, d] for V views;
+    - the whole batch in its order: `image` uint8 [B, h, w, c], `id` int32 [B] and, if the loss needs labels, `label`
+      int32 [B].
+
+    It returns a scalar, an array, or a dict of these by name. A metric with an argument `axis_name` receives the mapped
+    axis and this device's share instead of the whole batch, and must return the same values on every device.
 
     Args:
-      functions: by the name that is logged; the names in a returned dict are logged as they are.
-      state: at the beginning of the step.
-      embeddings: V of [b, d], of this device.
+      functions: the metrics by name. The items of a returned dict are logged under their own names.
+      state: the state at the start of the step.
+      embeddings: V arrays [b, d] of this device.
       batch: this device's share.
-      positions: where in the batch each instance of all devices lies, see `gradient.layout`.
+      positions: [B], the position in the batch of every instance of all devices, from `gradient.layout`.
       axis_name: the mapped axis; None outside one.
 
     Raises:
-      ValueError: if two functions find something of one name.
+      ValueError: if two metrics return values of the same name.
     """
     share = jnp.stack(embeddings)
     found: dict[str, Any] = {}
@@ -79,15 +83,20 @@ def measure(
 def gather_batch(
     batch: Mapping[str, jax.Array], positions: np.ndarray, axis_name: spmd.AxisName
 ) -> dict[str, jax.Array]:
-    """The whole batch in its order from every device's share of it; what nobody uses of it costs nothing."""
+    """Gather the whole batch in its order from the devices' shares; fields that no metric uses cost nothing."""
     return {name: estimator.gather_in_order(x, positions, axis_name) for name, x in batch.items()}
 
 
-def by_name(functions: Sequence[Metric], *, contrast_size: int | None, num_bins: int) -> dict[str, Metric]:
-    """The metrics of a step: the distribution of similarities, unless num_bins is 0, and functions of your own.
+def name_metrics(functions: Sequence[Metric], *, contrast_size: int | None, num_bins: int) -> dict[str, Metric]:
+    """The metrics of a step by name: the similarity distribution, unless num_bins is 0, and your own functions.
+
+    Args:
+      functions: your own metrics, named by their `__name__`.
+      contrast_size: instances compared with each other; None for the whole step.
+      num_bins: bins of the similarity distribution; 0 leaves it out.
 
     Raises:
-      ValueError: if two functions have one name.
+      ValueError: if two functions have the same name.
     """
     named = {"distribution": distribution(contrast_size, num_bins)} if num_bins else {}
     for function in functions:

@@ -1,4 +1,4 @@
-"""From a loss and its hyperparameters to the function that is trained."""
+"""The objective: a loss with its hyperparameters, its learnt parameters and VRNS, as the function that is trained."""
 
 import dataclasses
 import itertools
@@ -17,32 +17,32 @@ MAX_SCALE = 100.0
 
 
 class Instances(NamedTuple):
-    """Some instances that are compared with each other, as an objective sees them."""
+    """Instances that an objective compares with each other."""
 
-    views: tuple[Any, ...]  # V of [m, d], the embeddings of one view each
+    views: tuple[Any, ...]  # V arrays [m, d], the embeddings of each view
     ids: Any  # [m] int, instance ids
-    labels: Any = None  # [m] int, where the loss needs them
-    keys: Any = None  # like views, of the momentum encoder, if there is one
-    remembered: Any = None  # {name: [m]}, arguments that the loss's memory holds of each instance
+    labels: Any = None  # [m] int, if the loss needs them
+    keys: Any = None  # like views, from the momentum encoder, if there is one
+    remembered: Any = None  # {name: [m]}, arguments from the loss's memory, one for each instance
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    r"""loss + weight * VRNS, instance by instance: the function that is trained, which also tells its parts.
+    r"""The function that is trained: loss + vrns_weight * VRNS for each instance, and the parts of that sum.
 
-    With `learnable` the scale of the similarities is learnt through its logarithm: `siglip`'s scale is exp(log_scale),
-    beside its bias, and the temperature of `info_nce` and `simclr` is exp(-log_scale). They start from `kwargs`, or
-    from the loss's defaults.
+    If `learnable`, the scale of the similarities is learnt through its logarithm: the scale of `siglip` is
+    exp(log_scale), and its bias is learnt too; the temperature of `info_nce` and `simclr` is exp(-log_scale). The
+    initial values come from `kwargs`, or else from the defaults of the loss.
 
     Args:
-      loss: `f(u, v, *, ids, axis_name, ...) -> [m]`, or one that `losses.contract.declare` says more of.
-      kwargs: its hyperparameters; those left out keep the loss's defaults.
-      vrns_weight: of `losses.vrns`.
-      num_instances: n, the size of the training set.
-      learnable: whether the hyperparameters that the loss declares learnable are learnt.
+      loss: `f(u, v, *, ids, axis_name, ...) -> [m]`, or a loss with other arguments, see `losses.contract.declare`.
+      kwargs: the hyperparameters of the loss; the others keep the defaults of the loss.
+      vrns_weight: the weight of `losses.vrns`.
+      num_instances: n, the size of the training set; required if VRNS or the memory of the loss depends on it.
+      learnable: whether to learn the hyperparameters that the loss declares learnable.
 
     Raises:
-      ValueError: if num_instances is missing where VRNS or the loss's memory depends on it.
+      ValueError: if num_instances is required but None.
 
     Example:
       >>> u, v = jax.random.normal(jax.random.key(0), (2, 8, 16))
@@ -64,7 +64,7 @@ class Objective:
 
     @property
     def name(self) -> str:
-        """The name that the loss is logged under."""
+        """The name under which the loss is logged."""
         return contract.name_of(self.loss)
 
     @property
@@ -73,7 +73,7 @@ class Objective:
         return contract.needs_of(self.loss)
 
     def parameters(self) -> dict[str, jax.Array]:
-        """What is learnt of the loss, float32 scalars, at its start: `log_scale`, and a `bias`; nothing by default."""
+        """The initial learnt parameters, float32 scalars: `log_scale` and perhaps `bias`; empty by default."""
         if not self.learnable:
             return {}
         start = {**contract.hyperparameters(self.loss), **self.kwargs}
@@ -89,13 +89,17 @@ class Objective:
         *,
         axis_name: spmd.AxisName = None,
     ) -> dict[str, Any]:
-        """Values [m] of the whole, `"loss"`, and of its parts, by name; what the loss returns besides, `"returned"`.
+        """Evaluate the objective.
 
         Args:
-          instances: this device's share; of more than two views, VRNS is the mean over all pairs of them.
-          parameters: what is learnt, of the structure of `parameters()`.
+          instances: this device's share. With more than two views, VRNS is the mean over all pairs of views.
+          parameters: the learnt parameters, in the structure of `parameters()`.
           shared: arguments of the loss that all instances share, from its memory.
           axis_name: compare with the instances of all devices along this mapped axis.
+
+        Returns:
+          Values [m] by name: `"loss"`, the sum, and its parts, the loss under its own name and `"vrns"`. What the loss
+          returns besides its values is under `"returned"`.
 
         Raises:
           ValueError: if the loss does not return one value for each instance.
@@ -117,10 +121,10 @@ class Objective:
         shared: Mapping[str, jax.Array] | None,
         options: Mapping[str, Any],
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss's values [m], and what it returns beside them, by name."""
+        """The values [m] of the loss, and what it returns besides them, by name."""
         needs = self.needs
         kwargs = {**self.kwargs, **options, **(shared or {}), **(instances.remembered or {})}
-        kwargs |= _from_learnt(needs, parameters)
+        kwargs |= _compute_hyperparameters(needs, parameters)
         kwargs |= {"labels": instances.labels} if needs.labels else {}
         kwargs |= {"keys": instances.keys} if instances.keys is not None else {}
         views = (jnp.stack(instances.views),) if needs.many_views else instances.views
@@ -135,8 +139,8 @@ class Objective:
         return values, dict(zip(needs.memory.returns, others, strict=True)) if needs.memory else {}
 
 
-def _from_learnt(needs: contract.Needs, parameters: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:
-    """The hyperparameters of a loss that learnt parameters stand for."""
+def _compute_hyperparameters(needs: contract.Needs, parameters: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:
+    """The hyperparameters of a loss, computed from its learnt parameters."""
     if not parameters:
         return {}
     others = {name: x for name, x in parameters.items() if name != "log_scale"}
@@ -147,16 +151,16 @@ def _from_learnt(needs: contract.Needs, parameters: Mapping[str, jax.Array] | No
 
 
 def describe_learnt(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What is learnt, as it is logged: `scale`, which is one over the temperature, and the others as they are."""
+    """The learnt parameters as they are logged: `scale` (one over the temperature), and the others unchanged."""
     others = {name: x for name, x in parameters.items() if name != "log_scale"}
     return others | ({"scale": pairwise.finite_exp(parameters["log_scale"])} if parameters else {})
 
 
 def clip_scale(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Parameters after a step with log_scale at most log 100, as CLIP bounds it.
+    """Clip log_scale to at most log 100 after a step, as CLIP does.
 
-    The parameter itself is bounded, after each step: were it bounded only where it is used, it would have no gradient
-    beyond the bound, and never come back.
+    This clips the parameter itself. If only its use were clipped, its gradient would vanish beyond the bound, and the
+    scale could never decrease again.
     """
     if not parameters:
         return {}

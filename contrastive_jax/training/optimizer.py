@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, all of them Optax's."""
+"""Optimisers and learning-rate schedules, built from Optax."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,14 @@ Schedule = Callable[[jax.Array], jax.Array]
 def learning_rate_schedule(
     learning_rate: float, *, update_size: int, steps_per_epoch: int, warmup_epochs: float, epochs: int, decay: str
 ) -> Schedule:
-    """Linear warm-up to `learning_rate` x update_size / 256, then a cosine to zero, or constant.
+    """Linear warm-up to `learning_rate` x update_size / 256, then a cosine decay to zero, or a constant.
 
     Args:
-      learning_rate: for a step of 256 instances.
+      learning_rate: the peak learning rate for a step of 256 instances.
       update_size: instances of a step, over all devices.
       steps_per_epoch: steps in an epoch.
       warmup_epochs: epochs of linear warm-up; may be a fraction.
-      epochs: epochs in all.
+      epochs: the total number of epochs.
       decay: `"cosine"` or `"constant"`.
 
     Returns:
@@ -35,15 +35,15 @@ def learning_rate_schedule(
 
 
 def sgd(schedule: Schedule, *, momentum: float = 0.9, weight_decay: float = 1e-4) -> optax.GradientTransformation:
-    """SGD with momentum. Weight decay is added to the gradient, as in PyTorch and so in the papers' code.
+    """SGD with momentum. Weight decay is added to the gradient, as in PyTorch and therefore in the papers' code.
 
-    Scalars, such as a loss's learnt scale, are not decayed, by this or by any other optimiser here.
+    No optimiser in this module decays scalars, such as the learnt scale of a loss.
     """
     return optax.chain(optax.add_decayed_weights(weight_decay, mask=_is_array), optax.sgd(schedule, momentum=momentum))
 
 
 def lars(schedule: Schedule, *, momentum: float = 0.9, weight_decay: float = 1e-4) -> optax.GradientTransformation:
-    """LARS. Vectors (biases and normalisation) have neither decay nor adaptation, as in SimCLR."""
+    """LARS. Vectors (biases and normalisation) are neither decayed nor adapted, as in SimCLR."""
     return optax.lars(
         schedule,
         weight_decay=weight_decay,

@@ -1,13 +1,13 @@
-"""Who is compared with whom: the batch divided into contrast sets, wherever the devices' borders fall.
+"""Which instances are compared with each other: contrast sets of the batch, on any number of devices.
 
-Contrast set k holds positions [k c, (k + 1) c) of the global batch, c the `contrast_size`, so the sets do not depend on
-the number of devices. With b instances on each device there are three layouts:
+Contrast set k holds positions [k c, (k + 1) c) of the global batch, where c is `contrast_size`, so the sets do not
+depend on the number of devices. With b instances on each device there are three cases:
 
 - c divides b: each device holds whole sets, and nothing is gathered;
-- c is the whole batch: the function gathers over the axis by itself;
-- otherwise sets straddle devices: the smallest run of devices that holds whole sets is gathered, and each device keeps
-  the values of its own instances. Every device of the run then computes all sets of the run, a redundancy that costs
-  little beside the encoder.
+- c is the whole batch: the function itself gathers over the axis;
+- otherwise sets straddle devices: the smallest run of devices that holds whole sets gathers its instances, and each
+  device keeps the values of its own. Every device of the run computes all sets of the run; this redundancy costs little
+  compared with the encoder.
 """
 
 import math
@@ -28,20 +28,20 @@ def map_sets(
     contrast_size: int,
     axis_name: spmd.AxisName = None,
 ) -> Any:
-    """Apply a function of instances that are compared with each other within each contrast set.
+    """Apply a function to each contrast set.
 
     Args:
-      fn: `(instances, *, axis_name) -> [m]`, a value of each instance, or a tree of them.
-      instances: a tree of arrays [b, ...], whatever fn needs to know of each of this device's instances: embeddings of
-        its views, its id, its label.
+      fn: `(instances, *, axis_name) -> [m]`, one value for each instance, or a tree of such arrays.
+      instances: a tree of arrays [b, ...] with what fn needs of this device's instances, such as the embeddings of
+        their views, their ids and their labels.
       contrast_size: instances compared with each other; divides the global batch.
       axis_name: the mapped axis, if any.
 
     Returns:
-      [b], the values of this device's own instances, in the tree that fn returns.
+      [b], the values of this device's instances, in the tree that fn returns.
 
     Raises:
-      ValueError: if contrast_size does not divide the step's instances.
+      ValueError: if contrast_size does not divide the number of instances in the step.
 
     Example:
       >>> pairs = jax.random.normal(jax.random.key(0), (8, 2, 4))
@@ -53,7 +53,7 @@ def map_sets(
     devices = _check(b, contrast_size, axis_name)
     if contrast_size == b * devices:
         return fn(instances, axis_name=axis_name)
-    sets, offset, _ = _contrast_sets(instances, b, contrast_size, axis_name)
+    sets, offset, _ = _gather_sets(instances, b, contrast_size, axis_name)
     every = jax.vmap(lambda instances: fn(instances, axis_name=None))(sets)
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x.reshape(-1), offset * b, b), every)
 
@@ -67,41 +67,45 @@ def distribution(
     num_bins: int,
     axis_name: spmd.AxisName = None,
 ) -> metrics.SimilarityDistribution:
-    """The similarities within every contrast set of the global batch, each pair once; the same on every device.
+    """The distribution of similarities within every contrast set of the global batch; the same on every device.
+
+    Each pair is counted once.
 
     Args:
       u: [b, d] this device's embeddings of one view.
-      v: [b, d] of another view.
+      v: [b, d] those of another view.
       ids: [b] int instance ids.
       contrast_size: pairs compared with each other; divides the global batch.
       num_bins: equal bins over [-1, 1].
       axis_name: the mapped axis, if any.
 
     Returns:
-      A `metrics.SimilarityDistribution`.
+      The distribution.
 
     Raises:
-      ValueError: if contrast_size does not divide the step's instances.
+      ValueError: if contrast_size does not divide the number of instances in the step.
     """
     b = u.shape[0]
     devices = _check(b, contrast_size, axis_name)
     if contrast_size == b * devices:
         return metrics.similarity_distribution(u, v, ids=ids, num_bins=num_bins, axis_name=axis_name)
-    sets, offset, run = _contrast_sets((u, v, ids), b, contrast_size, axis_name)
+    sets, offset, run = _gather_sets((u, v, ids), b, contrast_size, axis_name)
 
     def one(index: jax.Array, u: jax.Array, v: jax.Array, ids: jax.Array) -> metrics.SimilarityDistribution:
-        # Devices of a run hold the same sets; each set is counted by one of them.
+        # All devices of a run hold the same sets; one of them counts each set.
         return metrics.select(metrics.similarity_distribution(u, v, ids=ids, num_bins=num_bins), index % run == offset)
 
     local = metrics.merge(jax.vmap(one)(jnp.arange(sets[0].shape[0]), *sets))
     return local if axis_name is None else metrics.merge_devices(local, axis_name)
 
 
-def _contrast_sets(instances, b, contrast_size, axis_name):
-    """The contrast sets this device takes part in, [k, contrast_size, ...] a leaf, gathered over a run of devices.
+def _gather_sets(
+    instances: Any, b: int, contrast_size: int, axis_name: spmd.AxisName
+) -> tuple[Any, jax.Array | int, int]:
+    """Gather the contrast sets of this device's run of devices; each leaf is [k, contrast_size, ...].
 
     Returns:
-      (sets, this device's position in its run, number of devices in the run).
+      (sets, this device's position in its run, the number of devices in the run).
     """
     run = math.lcm(contrast_size, b) // b
     index = spmd.axis_index(axis_name)

@@ -29,29 +29,32 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Take one step of gradient descent on this device's share of a batch.
 
-    Runs unchanged under `shard_map` and `pmap`, and outside a mapped axis. Views depend on (seed, epoch, instance id,
-    view) alone, statistics are those of the whole batch, and the gradient is that of the mean loss of all devices, so
-    the new state is the same on any number of devices, to rounding.
+    The function runs unchanged under `shard_map` and `pmap`, and outside a mapped axis. Views depend only on (seed,
+    epoch, instance id, view), statistics are taken over the whole batch, and the gradient is that of the loss averaged
+    over all devices. So the new state is the same on any number of devices, up to rounding.
 
     Args:
       program: what never changes.
       state: the same on every device.
-      batch: `image` uint8 [b, H, W, C], `id` int32 [b] and, where the loss needs it, `label` int32 [b]: this device's
-        share.
+      batch: this device's share: `image` uint8 [b, H, W, C], `id` int32 [b] and, if the loss needs labels, `label`
+        int32 [b].
       axis_name: the mapped axis; None outside one.
 
     Returns:
-      (new state, metrics), both the same on every device. Metrics: scalars `loss`, its parts by name, `learning_rate`
-      where a schedule is known, `gradient_norm`, `parameter_norm` after the step, what is learnt of the loss (`scale`,
-      `bias`) as the step used it, `skipped` and `skipped_in_a_row` where updates that are not finite are dropped, and
-      what the program's own metrics found (see `measure`).
+      (new state, metrics), both the same on every device. The metrics are scalars: `loss` and its parts by name,
+      `gradient_norm`, and `parameter_norm` after the step; `learning_rate` if the program has a schedule; `scale` and
+      `bias` if the loss learns them, as the step used them; `skipped` and `skipped_in_a_row` if the program skips
+      non-finite steps. The results of the program's own metrics are added under their names (see `measure`).
+
+    Raises:
+      ValueError: if one of the program's own metrics has the name of another logged number.
     """
     devices = spmd.axis_size(axis_name)
     update_size = batch["id"].shape[0] * devices
     batch_size = program.batch_size or update_size
     gradient_of = gradient.compute_in_one_pass if update_size <= batch_size else gradient.compute_in_pieces
     positions = gradient.layout(update_size, batch_size, devices)
-    grads, (metrics, model_state, embeddings, fresh) = gradient_of(program, state, batch, axis_name)
+    grads, (metrics, model_state, embeddings, new_values) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -63,7 +66,7 @@ def train_step(
     estimated = estimator.update(
         program,
         state.estimator,
-        fresh,
+        new_values,
         batch["id"],
         model_params=params.model,
         positions=positions,
@@ -82,7 +85,7 @@ def train_step(
 def _skip_nonfinite(
     taken: TrainState, before: TrainState, metrics: Mapping[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The state after a step, all of it that before where the step is not finite, and the counts."""
+    """The state after a step, or the state before it if the step is not finite; and the counts of skipped steps."""
     finite = jnp.stack([jnp.isfinite(metrics[name]) for name in MUST_BE_FINITE]).all()
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, before)
     counts = {

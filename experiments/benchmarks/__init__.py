@@ -1,4 +1,4 @@
-"""Speed and memory of the losses and of a step, beside what others publish."""
+"""Speed and memory of the losses and of the training step, beside other libraries."""
 
 from contrastive_jax import extras
 

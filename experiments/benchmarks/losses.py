@@ -1,14 +1,14 @@
-"""Time and memory of the losses, forward and backward, beside other libraries: every value checked before it is timed.
+"""Time and memory of the losses, forward and backward, beside other libraries; each value is checked first.
 
     pip install -e ".[bench]"
-    pip install torch==2.13.0 lightly pytorch-metric-learning  # for the peers; what is not installed is left out
+    pip install torch==2.13.0 lightly pytorch-metric-learning  # the peers; one that is missing is an error in its cells
     python -m experiments.benchmarks.losses [--sizes=1024,4096] [--losses=simclr,dhel] [--repeats=5]
 
-Each cell of the table runs in a process of its own: the time is the median over the repeats after a warm-up, with the
-least and the greatest, the memory what the process grew by at its peak. The floor is the time of the matrix products
-that value and gradient cannot do without, by the same process on the same threads: one for the similarities and
-one for each side of the gradient; half of that where anchors are compared with themselves, whose matrix is symmetric.
-Computing tiles again in the backward pass takes another product, which the floor does not count.
+Each cell of the table is measured in its own process. The time is the median over the repeats after a warm-up, with the
+least and the greatest; the memory is the peak growth of the process. The floor is the time of the matrix products that
+the value and the gradient cannot do without, measured in the same process on the same threads: one for the
+similarities and one for each side of the gradient, and half of that where anchors are compared with themselves, because
+that matrix is symmetric. Computing tiles again in the backward pass takes another product, which the floor leaves out.
 """
 
 import argparse
@@ -19,15 +19,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+Run = Callable[[], tuple[float, Any]]  # one forward and backward pass -> (value, gradient of u)
 D = 128
 TEMPERATURE = 0.2
 TOLERANCE = 2e-4
 
 
-def embeddings(m):
+def make_embeddings(m: int) -> list[np.ndarray]:
     """Two views, float32 [m, d] each."""
     rng = np.random.default_rng(0)
     center = rng.normal(size=(m, D))
@@ -46,8 +48,8 @@ PEERS = {
 }
 
 
-def ours(name, implementation, u, v):
-    """A function that takes one forward and backward pass and returns (value, gradient of u)."""
+def make_ours(name: str, implementation: str, u: np.ndarray, v: np.ndarray) -> Run:
+    """A pass of one of our losses."""
     import jax
 
     from contrastive_jax import losses
@@ -59,10 +61,10 @@ def ours(name, implementation, u, v):
     def mean(u, v):
         return getattr(losses, name)(u, v, implementation=implementation, **kwargs).mean()
 
-    return _jitted(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
+    return _jit(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
 
 
-def _jitted(fn, u, v):
+def _jit(fn: Callable[..., Any], u: np.ndarray, v: np.ndarray) -> Run:
     import jax
 
     u, v, step = jax.device_put(u), jax.device_put(v), jax.jit(fn)
@@ -74,8 +76,8 @@ def _jitted(fn, u, v):
     return run
 
 
-def peer(library, name, u, v):
-    """The same of another library."""
+def make_peer(library: str, name: str, u: np.ndarray, v: np.ndarray) -> Run:
+    """A pass of another library's loss."""
     if library == "optax":
         import jax
         import jax.numpy as jnp
@@ -86,7 +88,7 @@ def peer(library, name, u, v):
         def mean(u, v):
             return optax.losses.ntxent(jnp.concatenate([u, v]), labels, temperature=TEMPERATURE)
 
-        return _jitted(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
+        return _jit(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
     import torch
 
     from experiments.benchmarks import torch_losses
@@ -103,21 +105,25 @@ def peer(library, name, u, v):
     return run
 
 
-def floor(name, m):
-    """Seconds of the matrix products alone, by JAX, in tiles that fit the cache."""
+def _make(name: str, library: str, u: np.ndarray, v: np.ndarray) -> Run:
+    return make_ours(name, library, u, v) if library in OURS else make_peer(library, name, u, v)
+
+
+def measure_floor(name: str, m: int) -> float:
+    """Seconds of the matrix products alone, in JAX, in tiles that fit the cache."""
     import jax
     import jax.numpy as jnp
 
     size = min(m, 2048)
-    x = jnp.asarray(embeddings(size)[0])
+    x = jnp.asarray(make_embeddings(size)[0])
     step = jax.jit(lambda x: jnp.matmul(x, x.T, precision="highest"))
-    times = _times(lambda: jax.block_until_ready(step(x)), 7)
+    times = _time(lambda: jax.block_until_ready(step(x)), 7)
     product = statistics.median(times) * (m / size) ** 2
     # In products of [m, d] by [d, m]: SimCLR's and DCL's symmetric matrix is four of them, DHEL's and KCL's are two.
     return {"simclr": 6, "dcl": 6, "dhel": 3, "kcl": 3, "info_nce": 3, "siglip": 3}[name] * product
 
 
-def _times(run: Callable[[], object], repeats: int) -> list[float]:
+def _time(run: Callable[[], object], repeats: int) -> list[float]:
     run()
     times = []
     for _ in range(repeats):
@@ -127,20 +133,21 @@ def _times(run: Callable[[], object], repeats: int) -> list[float]:
     return times
 
 
-def cell(name: str, library: str, m: int, repeats: int) -> dict:
+def measure_cell(name: str, library: str, m: int, repeats: int) -> dict[str, Any]:
     """One measurement, in this process."""
-    u, v = embeddings(m)
-    expected, gradient = ours(name, "blockwise", u[:512], v[:512])()
-    small = ours(name, library, u[:512], v[:512]) if library in OURS else peer(library, name, u[:512], v[:512])
+    u, v = make_embeddings(m)
+    expected, gradient = make_ours(name, "blockwise", u[:512], v[:512])()
+    small = (
+        make_ours(name, library, u[:512], v[:512]) if library in OURS else make_peer(library, name, u[:512], v[:512])
+    )
     value, grad = small()
     error = max(abs(value - expected) / abs(expected), np.abs(grad - gradient).max() / np.abs(gradient).max())
     if not error < TOLERANCE:
         return {"failed": f"another value: {error:.1e}"}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = ours(name, library, u, v) if library in OURS else peer(library, name, u, v)
-    times = _times(run, repeats)
+    times = _time(_make(name, library, u, v), repeats)
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    seconds, lower = statistics.median(times), floor(name, m)
+    seconds, lower = statistics.median(times), measure_floor(name, m)
     return {
         "seconds": seconds,
         "range": (min(times), max(times)),
@@ -149,8 +156,8 @@ def cell(name: str, library: str, m: int, repeats: int) -> dict:
     }
 
 
-def measure(name: str, library: str, m: int, repeats: int, limit: int) -> dict:
-    """One measurement in a process of its own, with what stopped it if it did not end."""
+def measure(name: str, library: str, m: int, repeats: int, limit: int) -> dict[str, Any]:
+    """One measurement in its own process; `failed` says why there is none."""
     command = [sys.executable, "-m", "experiments.benchmarks.losses", f"--cell={name},{library},{m},{repeats}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
@@ -162,7 +169,7 @@ def measure(name: str, library: str, m: int, repeats: int, limit: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(name, library, m, found):
+def format_row(name: str, library: str, m: int, found: dict[str, Any]) -> str:
     """One line of the table."""
     if "failed" in found:
         return f"| {name} | {m:,} | {library} | {found['failed']} | | |"
@@ -174,17 +181,18 @@ def row(name, library, m, found):
 
 
 def main() -> int:
+    """Print the table, a line as each cell is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1024,4096,8192,16384")
     parser.add_argument("--losses", default=",".join(LOSSES))
-    parser.add_argument("--libraries", default="", help="only these, of dense, blockwise and the peers")
+    parser.add_argument("--libraries", default="", help="only these of dense, blockwise and the peers")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, default=120, help="seconds for each cell")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
         name, library, m, repeats = options.cell.split(",")
-        print(json.dumps(cell(name, library, int(m), int(repeats))))
+        print(json.dumps(measure_cell(name, library, int(m), int(repeats))))
         return 0
     only = set(filter(None, options.libraries.split(",")))
     print("| loss | m | implementation | seconds (least to greatest) | MB | times the floor |")
@@ -194,7 +202,7 @@ def main() -> int:
             for library in (*OURS, *PEERS[name]):
                 if not only or library in only:
                     found = measure(name, library, m, options.repeats, options.limit)
-                    print(row(name, library, m, found), flush=True)
+                    print(format_row(name, library, m, found), flush=True)
     return 0
 
 

@@ -1,9 +1,9 @@
-"""The ring beside blockwise, which gathers: a device's memory, and time, of SimCLR forward and backward.
+"""The ring beside blockwise, which gathers: memory of a device and time of SimCLR, forward and backward.
 
     python -m experiments.benchmarks.ring [--devices=8] [--sizes=2048,8192,32768] [--repeats=3]
 
-Where there is no accelerator the devices are threads of the CPU: their memory is that of the compiled program, as
-everywhere, but a transfer is a copy, so the times say what the ring's order of work costs, and nothing of a network.
+Without an accelerator the devices are threads of the CPU. Memory is that of the compiled program, as everywhere; a
+transfer is a copy, so the times show what the ring's order of work costs and say nothing about a network.
 """
 
 import argparse
@@ -16,6 +16,7 @@ D = 128
 
 
 def main() -> int:
+    """Print the table; 1 if the two implementations differ in value."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--sizes", default="2048,8192,32768", help="pairs over all devices")
@@ -32,13 +33,13 @@ def main() -> int:
             seconds = f"{statistics.median(times):.3g} ({min(times):.3g} to {max(times):.3g})"
             print(f"| {m:,} | {m // options.devices:,} | {implementation} | {megabytes:.1f} | {seconds} |", flush=True)
         if abs(values[1] - values[0]) > 1e-5 * abs(values[0]):
-            print(f"error: another value: {values}", file=sys.stderr)
+            print(f"error: expected the same value of both, got {values[0]} and {values[1]}.", file=sys.stderr)
             return 1
     return 0
 
 
-def measure(m, implementation, devices, repeats):
-    """(value, megabytes of temporaries, seconds of each repeat)."""
+def measure(m: int, implementation: str, devices: int, repeats: int) -> tuple[float, float, list[float]]:
+    """Value, megabytes of temporaries of a device, and seconds of each repeat."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -48,7 +49,7 @@ def measure(m, implementation, devices, repeats):
     mesh = Mesh(np.array(jax.devices()[:devices]), (spmd.AXIS,))
     shares = PartitionSpec(spmd.AXIS)
 
-    def local(u, v):
+    def local(u: jax.Array, v: jax.Array) -> jax.Array:
         return jax.lax.pmean(losses.simclr(u, v, axis_name=spmd.AXIS, implementation=implementation).mean(), spmd.AXIS)
 
     loss = jax.shard_map(local, mesh=mesh, in_specs=shares, out_specs=PartitionSpec())

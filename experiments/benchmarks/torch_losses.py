@@ -1,15 +1,20 @@
-"""The losses of PyTorch libraries, and written out in plain PyTorch, for comparison: `fn(u, v) -> []`."""
+"""The losses of PyTorch libraries, and the same in plain PyTorch, for comparison: `fn(u, v) -> []`."""
 
 import math
 import sys
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+Loss = Callable[[Tensor, Tensor], Tensor]
 
-def create(library, name, temperature):
-    """A library's loss of two views, under the name that it has in `contrastive_jax.losses`."""
+
+def create(library: str, name: str, temperature: float) -> Loss:
+    """A library's loss of two views, by its name in `contrastive_jax.losses`."""
     if library == "torch":
         return lambda u, v: PLAIN[name](functional.normalize(u), functional.normalize(v), temperature)
     if library == "pytorch-metric-learning":
@@ -20,9 +25,11 @@ def create(library, name, temperature):
     return (lightly.DCLLoss if name == "dcl" else lightly.NTXentLoss)(temperature=temperature)
 
 
-def _lightly_losses():
-    """lightly's losses. Its package imports torchvision, of which these use nothing: a stand-in serves where the one
-    installed does not fit the installed torch."""
+def _lightly_losses() -> Any:
+    """lightly's losses, which do not use the torchvision that lightly imports.
+
+    Where the installed torchvision does not fit the installed torch, a stand-in takes its place.
+    """
     try:
         import torchvision.ops  # noqa: F401
     except (ImportError, RuntimeError):
@@ -35,41 +42,41 @@ def _lightly_losses():
     return loss
 
 
-def _others(x):
+def _others(x: Tensor) -> Tensor:
     return x.masked_fill(torch.eye(len(x), dtype=torch.bool), -math.inf)
 
 
-def simclr(u, v, t):
+def simclr(u: Tensor, v: Tensor, t: float) -> Tensor:
     z = torch.cat([u, v])
     logits = _others(z @ z.T / t)
     positive = torch.cat([(u * v).sum(1)] * 2) / t
     return (torch.log(torch.exp(logits).sum(1)) - positive).mean()
 
 
-def info_nce(u, v, t):
+def info_nce(u: Tensor, v: Tensor, t: float) -> Tensor:
     exp = torch.exp(u @ v.T / t)
     return (torch.log(exp.sum(1)) / 2 + torch.log(exp.sum(0)) / 2 - (u * v).sum(1) / t).mean()
 
 
-def dcl(u, v, t):
+def dcl(u: Tensor, v: Tensor, t: float) -> Tensor:
     cross, uu, vv = (torch.exp(_others(x / t)) for x in (u @ v.T, u @ u.T, v @ v.T))
     sums = torch.log(cross.sum(1) + uu.sum(1)) + torch.log(cross.sum(0) + vv.sum(1))
     return (sums / 2 - (u * v).sum(1) / t).mean()
 
 
-def dhel(u, v, t):
+def dhel(u: Tensor, v: Tensor, t: float) -> Tensor:
     sums = (torch.log(torch.exp(_others(x @ x.T / t)).sum(1)) for x in (u, v))
     return (sum(sums) - (u * v).sum(1) / t).mean()
 
 
-def kcl(u, v, t):
+def kcl(u: Tensor, v: Tensor, t: float) -> Tensor:
     del t
     m = len(u)
     energy = sum(torch.exp(_others(-2 * (2 - 2 * x @ x.T))).sum() for x in (u, v)) / (m * (m - 1))
     return 16 * energy - 2 * torch.exp(-2 * (u - v).square().sum(1)).mean()
 
 
-def siglip(u, v, t):
+def siglip(u: Tensor, v: Tensor, t: float) -> Tensor:
     del t
     logits = 10 * u @ v.T - 10
     signs = 2 * torch.eye(len(u)) - 1

@@ -1,46 +1,52 @@
 """The training step of the presets in plain PyTorch, for comparison: the same network, views, loss and optimiser.
 
-All views of a batch are made at once by tensor operations, which on a CPU is faster than an image at a time in worker
-processes. The modules bear the names that ours have, so that parameters can be carried over and the networks compared.
+Tensor operations make all views of a batch at once: on a CPU this is faster than one image at a time in worker
+processes. The modules have the names of ours, so parameters can be carried over and the networks compared.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from ml_collections import ConfigDict
+from torch import Tensor, nn
 from torch.nn import functional
 
+from contrastive_jax.data.views import ViewConfig
+from contrastive_jax.jobs import parts
 from experiments.benchmarks import torch_losses
 
 _BLOCKS = (2, 2, 2, 2)  # resnet18
 _LUMA = (0.2989, 0.587, 0.114)
+Uniform = Callable[..., Tensor]  # (low, high, *shape) -> [b, *shape]
 
 
 class ConvNorm(nn.Module):
-    def __init__(self, inputs, outputs, kernel, stride=1):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
 
 
 class Block(nn.Module):
-    def __init__(self, inputs, outputs, stride):
+    def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.first = nn.ModuleList([ConvNorm(inputs, outputs, 3, stride)])
         self.last = ConvNorm(outputs, outputs, 3)
         self.shortcut = None if stride == 1 and inputs == outputs else ConvNorm(inputs, outputs, 1, stride)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = self.last(functional.relu(self.first[0](x)))
         return functional.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class Encoder(nn.Module):
-    def __init__(self, channels, width):
+    def __init__(self, channels: int, width: int):
         super().__init__()
         self.first, inputs, blocks = ConvNorm(channels, width, 3), width, []
         for stage, size in enumerate(_BLOCKS):
@@ -49,7 +55,7 @@ class Encoder(nn.Module):
                 inputs = width * 2**stage
         self.blocks, self.num_features = nn.ModuleList(blocks), inputs
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.first(x))
         for block in self.blocks:
             x = block(x)
@@ -57,27 +63,27 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    def __init__(self, inputs, outputs):
+    def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.hidden, self.norm = nn.Linear(inputs, inputs, bias=False), nn.BatchNorm1d(inputs)
         self.out = nn.Linear(inputs, outputs)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.out(functional.relu(self.norm(self.hidden(x))))
 
 
 class Model(nn.Module):
-    def __init__(self, channels, width, outputs):
+    def __init__(self, channels: int, width: int, outputs: int):
         super().__init__()
         self.encoder = Encoder(channels, width)
         self.head = Head(self.encoder.num_features, outputs)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.head(self.encoder(x))
 
 
-def load_parameters(model, params):
-    """Carry over ours, a tree of arrays; every parameter of the model has to be there."""
+def load_parameters(model: nn.Module, params: Any) -> None:
+    """Carry over our parameters, a tree of arrays; every parameter of the model must be among them."""
     import jax
 
     names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
@@ -91,14 +97,14 @@ def load_parameters(model, params):
     assert not missing.unexpected_keys and all("running" in x or "tracked" in x for x in missing.missing_keys)
 
 
-def _is_value(key):
+def _is_value(key: Any) -> bool:
     return getattr(key, "name", None) == "value"
 
 
-def random_views(images, config, generator):
-    """One random view [b, C, size, size] of every image, uint8 [b, H, W, C], by a `ViewConfig`."""
+def random_views(images: Tensor, config: ViewConfig, generator: torch.Generator) -> Tensor:
+    """One random view [b, C, size, size] of each image, uint8 [b, H, W, C]."""
 
-    def uniform(low, high, *shape):
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand((b, *shape), generator=generator)
 
     b, height, width, channels = images.shape
@@ -117,8 +123,8 @@ def random_views(images, config, generator):
     return (x.clip(0, 1) - mean[:, None, None]) / std[:, None, None]
 
 
-def _boxes(uniform, height, width, config):
-    """Corner [b, 2] and extent [b, 2] of a random box: the first of ten that fits, else the whole image."""
+def _boxes(uniform: Uniform, height: int, width: int, config: ViewConfig) -> tuple[Tensor, Tensor]:
+    """Corner [b, 2] and extent [b, 2] of a random box: the first of ten that fits, or else the whole image."""
     side = torch.sqrt(height * width * uniform(*config.crop_scale, 10))
     root = torch.exp(uniform(*(math.log(x) for x in config.crop_ratio), 10) / 2)
     extents = torch.round(torch.stack([side / root, side * root], -1))
@@ -129,20 +135,20 @@ def _boxes(uniform, height, width, config):
     return torch.floor(uniform(0, 1, 2) * (limit - extent + 1)), extent
 
 
-def _crop(x, corner, extent, size):
+def _crop(x: Tensor, corner: Tensor, extent: Tensor, size: int) -> Tensor:
     """Antialiased bilinear resampling of each image's box: a matrix product for the rows and one for the columns."""
     rows, columns = (_resampling(x.shape[2 + axis], corner[:, axis], extent[:, axis], size) for axis in (0, 1))
     return torch.einsum("byh,bchw,bxw->bcyx", rows, x, columns)
 
 
-def _resampling(length, corner, extent, size):
+def _resampling(length: int, corner: Tensor, extent: Tensor, size: int) -> Tensor:
     scale = (extent / size)[:, None, None]
     centre = corner[:, None, None] + (torch.arange(size)[None, :, None] + 0.5) * scale - 0.5
     weights = (1 - (torch.arange(length)[None, None] - centre).abs() / scale.clip(min=1)).clip(min=0)
     return weights / weights.sum(-1, keepdim=True)
 
 
-def _jitter(x, uniform, config):
+def _jitter(x: Tensor, uniform: Uniform, config: ViewConfig) -> Tensor:
     """Brightness, contrast, saturation and hue, in one random order for the batch."""
     operations = [lambda x: _blend(x, 0.0, config.brightness, uniform)]
     operations.append(lambda x: _blend(x, _luma(x).mean((1, 2, 3), keepdim=True), config.contrast, uniform))
@@ -154,16 +160,16 @@ def _jitter(x, uniform, config):
     return x
 
 
-def _blend(x, target, strength, uniform):
+def _blend(x: Tensor, target: Tensor | float, strength: float, uniform: Uniform) -> Tensor:
     factor = uniform(max(0, 1 - strength), 1 + strength, 1, 1, 1)
     return (factor * x + (1 - factor) * target).clip(0, 1)
 
 
-def _luma(x):
+def _luma(x: Tensor) -> Tensor:
     return x if x.shape[1] == 1 else torch.einsum("bchw,c->bhw", x, torch.tensor(_LUMA))[:, None]
 
 
-def _shift_hue(x, turns):
+def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)
     value = x.amax(1)
     chroma = value - x.amin(1)
@@ -174,8 +180,8 @@ def _shift_hue(x, turns):
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clip(0, 1)
 
 
-def _blur(x, sigma, radius):
-    """A kernel of each image's own, by a convolution in groups of one image's rows and of its columns."""
+def _blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Blur each image with its own kernel: a grouped convolution over its rows, then one over its columns."""
     offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-(offsets[None] ** 2) / (2 * sigma[:, None] ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(x.shape[1], 0)
@@ -184,18 +190,20 @@ def _blur(x, sigma, radius):
     return functional.conv2d(flat, kernel[:, None, None, :], groups=flat.shape[1]).reshape(x.shape)
 
 
-def stepper(config, view_config, params, channels, threads):
-    """A function that takes one step on uint8 images [b, H, W, C] and returns its loss."""
+def make_stepper(
+    config: ConfigDict, view_config: ViewConfig, params: Any, channels: int, threads: int
+) -> tuple[Callable[[np.ndarray], float], Model]:
+    """A function that takes one step on uint8 images [b, H, W, C] and returns its loss; and the model."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(config.seed)
-    model = Model(channels, config.model.width, config.model.head_out)
+    encoder, head, loss, sgd = (_arguments(config, kind) for kind in parts.KINDS)
+    model = Model(channels, encoder["width"], head["out"])
     load_parameters(model, params)
     rate = config.optimizer.learning_rate * config.batch_size / 256
-    options = {"momentum": config.optimizer.momentum, "weight_decay": config.optimizer.weight_decay}
-    optimizer = torch.optim.SGD(model.parameters(), rate, **options)
-    loss_fn = torch_losses.create("torch", config.loss.name, config.loss.kwargs.temperature or 0.2)
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=sgd["momentum"], weight_decay=sgd["weight_decay"])
+    loss_fn = torch_losses.create("torch", config.loss.name, loss["temperature"])
 
-    def step(images):
+    def step(images: np.ndarray) -> float:
         images = torch.from_numpy(images)
         views = torch.cat([random_views(images, view_config, generator) for _ in range(2)])
         loss = loss_fn(*model(views).chunk(2))
@@ -205,3 +213,9 @@ def stepper(config, view_config, params, channels, threads):
         return loss.item()
 
     return step, model
+
+
+def _arguments(config: ConfigDict, kind: parts.Kind) -> dict[str, Any]:
+    """The keyword arguments of a part: those that the configuration sets, and the part's defaults."""
+    defaults = parts.arguments(kind, parts.load(kind, parts.named(config, kind))).defaults
+    return {**defaults, **parts.section(config, kind)}

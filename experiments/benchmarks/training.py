@@ -1,12 +1,13 @@
-"""Images per second of the training step, what logging the distribution of similarities costs it, and PyTorch's.
+"""Images per second of the training step, with and without the similarity distribution, beside PyTorch's step.
 
     pip install -e ".[bench]"
-    pip install torch==2.13.0  # for the comparison, which is left out where it is not installed
+    pip install torch==2.13.0  # for the comparison; without it those columns stay empty
     python -m experiments.benchmarks.training [--jobs=digits,resnet18_32] [--steps=10]
 
-Each job is timed with and without the distribution and in PyTorch (the same network, views, loss and optimiser, on the
-same threads; the networks are checked to be one function first), in turn, step by step, so that a drift of the
-machine's speed meets all alike. A ratio is that of the medians. An image counts once, though two views are encoded.
+Each job is timed three ways: with the distribution, without it, and in PyTorch with the same network, views, loss and
+optimiser on as many threads. The two networks are first checked to be the same function. The three take turns step by
+step, so a change in the machine's speed affects all of them. A ratio is that of the medians. An image counts once,
+though two views of it are encoded.
 """
 
 import argparse
@@ -14,48 +15,87 @@ import importlib.util
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import psutil
+from ml_collections import ConfigDict
 
 from configs import cifar10, digits
 from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs import parts
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine import environment
 from contrastive_jax.training import step as step_lib
+from contrastive_jax.training.state import Program, TrainState
+
+Job = tuple[ConfigDict, sources.Source]
+Stepper = Callable[[int], float]  # take step k; the seconds it took
 
 
-def digits_job():
-    """The default job, as it is."""
+def make_digits_job() -> Job:
+    """The default job, unchanged."""
     return digits.get_config(), sources.load("digits", split="train")
 
 
-def resnet18_32_job():
+def make_resnet18_32_job() -> Job:
     """ResNet-18 at 32x32, batch 256: the CIFAR preset on random pixels, which take as long as real ones."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (512, 32, 32, 3), np.uint8)
     return cifar10.get_config(), sources.ArraySource(images, np.arange(512) % 10, name="random")
 
 
-JOBS = {"digits": digits_job, "resnet18_32": resnet18_32_job}
+JOBS = {"digits": make_digits_job, "resnet18_32": make_resnet18_32_job}
 
 
-def torch_stepper(config, source):
-    """The same of PyTorch; None where it is not installed."""
+def build(config: ConfigDict, source: sources.Source) -> tuple[batches.BatchOrder, Program, TrainState]:
+    """The order of the batches, the training program and its first state."""
+    order = batches.BatchOrder(len(source), config.batch_size, config.seed, config.partition)
+    program, state = job_lib.build(config, parts.resolve(config, parts.NONE), source, order)
+    return order, program, state
+
+
+def make_stepper(config: ConfigDict, source: sources.Source, *, distribution: bool) -> Stepper:
+    """A function that takes one step, reads its outputs back and makes its log row."""
+    config = config.copy_and_resolve_references()
+    config.log.distribution = distribution
+    order, program, state = build(config, source)
+    mapped = spmd.map_step(
+        lambda state, batch: step_lib.train_step(program, state, batch),
+        parallelism=config.parallelism,
+        devices=spmd.devices(),
+    )
+    state = mapped.place_state(state)
+
+    def step(k: int) -> float:
+        nonlocal state
+        indices = order.indices(k)
+        start = time.perf_counter()
+        batch = mapped.place_batch({"image": source.take(indices), "id": indices.astype(np.int32)})
+        state, outputs = mapped.step(state, batch)
+        outputs = jax.device_get(mapped.read(outputs))
+        logs.make_row(k, outputs, epoch=0, num_instances=len(source), contrast_size=config.batch_size)
+        return time.perf_counter() - start
+
+    return step
+
+
+def make_torch_stepper(config: ConfigDict, source: sources.Source) -> Stepper | None:
+    """The same step in PyTorch; None where PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     from experiments.benchmarks import torch_training
 
-    order = batches.BatchOrder(len(source), config.batch_size, config.seed, config.partition)
-    program, state = job_lib.build(config, source, order)
+    order, program, state = build(config, source)
     channels, threads = source.image_shape[-1], psutil.cpu_count(logical=False)
-    take, model = torch_training.stepper(config, program.view_config, state.params.model, channels, threads)
+    take, model = torch_training.make_stepper(config, program.view_config, state.params.model, channels, threads)
     _check_same_function(program, state, model, config)
 
-    def step(k):
+    def step(k: int) -> float:
         start = time.perf_counter()
         take(source.take(order.indices(k)))
         return time.perf_counter() - start
@@ -63,49 +103,23 @@ def torch_stepper(config, source):
     return step
 
 
-def _check_same_function(program, state, model, config):
-    """The same projections of the same images, normalised by their batch."""
+def _check_same_function(program: Program, state: TrainState, model: Any, config: ConfigDict) -> None:
+    """Both networks give the same projections of the same images, normalised by their batch."""
     import torch
 
     size, channels = config.data.image_size, model.encoder.first.conv.in_channels
     images = np.random.default_rng(0).normal(size=(8, size, size, channels)).astype(np.float32)
-    ours = np.asarray(models.apply(program.graphdef, state.params.model, state.batch_stats, images, train=True)[0])
+    ours = np.asarray(models.apply(program.graphdef, state.params.model, state.model_state, images, train=True)[0])
     with torch.no_grad():
         theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
 
 
-def stepper(config, source, distribution):
-    """A function that takes one step, reads its outputs back and makes its log row, and returns the seconds it took."""
-    config = config.copy_and_resolve_references()
-    config.log.distribution = distribution
-    order = batches.BatchOrder(len(source), config.batch_size, config.seed, config.partition)
-    program, state = job_lib.build(config, source, order)
-    mapped = spmd.map_step(
-        lambda state, batch: step_lib.train_step(program, state, batch),
-        parallelism=config.parallelism,
-        devices=jax.devices(),
-    )
-    state = mapped.place_state(state)
-
-    def step(k):
-        nonlocal state
-        indices = order.indices(k)
-        start = time.perf_counter()
-        batch = mapped.place_batch({"image": source.take(indices), "id": indices.astype(np.int32)})
-        state, outputs = mapped.step(state, batch)
-        outputs = jax.device_get(mapped.read(outputs))
-        logs.record(k, outputs, epoch=0, num_instances=len(source), contrast_size=config.batch_size)
-        return time.perf_counter() - start
-
-    return step
-
-
-def measure(name, steps):
+def measure(name: str, steps: int) -> str:
     """One row of the table."""
     config, source = JOBS[name]()
-    steppers = [stepper(config, source, distribution) for distribution in (True, False)]
-    peer = torch_stepper(config, source)
+    steppers = [make_stepper(config, source, distribution=distribution) for distribution in (True, False)]
+    peer = make_torch_stepper(config, source)
     steppers += [peer] if peer else []
     for step in steppers:
         step(0)  # compiles
@@ -116,17 +130,21 @@ def measure(name, steps):
     return f"| {name} | {config.batch_size} | {' | '.join(cells)} |"
 
 
-def _ratio(times, medians, a, b):
-    """Of the medians, with the least and the greatest ratio of two steps next to each other."""
+def _ratio(times: Sequence[Sequence[float]], medians: Sequence[float], a: int, b: int) -> str:
+    """The ratio of the medians, with the least and the greatest ratio of two neighbouring steps."""
     ratios = [row[a] / row[b] for row in times]
     return f"{medians[a] / medians[b]:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> int:
+    """Print the table, a line as each job is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", default=",".join(JOBS), help="which, separated by commas")
-    parser.add_argument("--steps", type=int, default=10, help="counted steps of each kind")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="jobs, separated by commas (%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps of each kind (%(default)s)")
     options = parser.parse_args(argv)
+    if unknown := [name for name in options.jobs.split(",") if name not in JOBS]:
+        print(f"error: --jobs: expected some of {', '.join(JOBS)}, got {', '.join(unknown)}.", file=sys.stderr)
+        return 2
     about = environment.describe()
     memory = psutil.virtual_memory().total / 2**30
     print(
@@ -137,7 +155,8 @@ def main(argv):
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name in options.jobs.split(","):
         print(measure(name, options.steps), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Whole runs under what goes wrong, and for long."""
+"""Whole runs, killed at random moments or watched over many steps."""
 
 from contrastive_jax import extras
 

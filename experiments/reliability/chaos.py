@@ -1,11 +1,11 @@
-"""Kill a run at random moments with `kill -9`, start it again with the same command, and see that nothing of it shows.
+"""Kill a run at random moments with `kill -9`, restart it with the same command, and check that no trace is left.
 
     python -m experiments.reliability.chaos [--kills=30] [--seed=0] [--workdir=runs/chaos] [-- --config.epochs=10 ...]
 
-A run that was never killed comes first. Then the same run is started, killed at a moment drawn from the seed (while it
-starts, takes a step, writes its log or a checkpoint, or evaluates), and started again, until it has come to its end,
-where the next round begins with a new workdir. At the end of each round its final parameters and optimiser state,
-`metrics.jsonl` and `similarity.npz` are compared with those of the first, bit for bit.
+First comes a run that is never killed. Then the same run is started, killed at a moment drawn from the seed (while it
+starts, takes a step, writes its log or a checkpoint, or evaluates) and started again, until it ends; the next round
+begins in a new workdir. After each round the final parameters and optimiser state, `metrics.jsonl` and `similarity.npz`
+are compared with those of the first run, bit for bit.
 """
 
 import argparse
@@ -26,32 +26,36 @@ from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine import storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
+from contrastive_jax.training import TrainState
 
 OPTIONS = ("--config=configs/smoke.py", "--config.epochs=10", "--config.checkpoint.every=20")
 _POLL_SECONDS = 0.0005
-_MOST_LOGGED = 60_000  # bytes that a run logs, at the most, before it is killed
+_MOST_LOGGED = 60_000  # bytes that a run logs at most before it is killed
 
 
 class Seen(NamedTuple):
-    """What a run has left once it is to be killed: some of its log, and what it said on the screen."""
+    """What can be seen of a run that is about to be killed: its log and its output."""
 
     workdir: Path
-    log_size: int  # bytes
+    log_size: int  # bytes that it has to log first
 
     def has_logged(self) -> bool:
+        """Whether the log has grown beyond the size that was drawn."""
         return _size(self.workdir / logs.ROWS) > self.log_size
 
     def has_begun_a_checkpoint(self) -> bool:
+        """Whether a checkpoint is being written after that."""
         return self.has_logged() and any((self.workdir / "checkpoints").glob("*tmp*"))
 
     def has_begun_evaluating(self) -> bool:
+        """Whether all steps are taken and the evaluation has begun."""
         return "Evaluating" in (self.workdir / "screen.log").read_text()
 
 
 class Moment(NamedTuple):
-    """When a run is killed: so many seconds, drawn from [0, longest], after something has come about."""
+    """When a run is killed: a delay, drawn from [0, longest] seconds, after something has happened."""
 
-    has_come: Callable[[Seen], bool]
+    has_happened: Callable[[Seen], bool]
     longest: float
 
 
@@ -65,7 +69,7 @@ MOMENTS = {
 
 
 class Kill(NamedTuple):
-    """One kill: when it was, and what was there afterwards."""
+    """One kill: when it happened, and what was left afterwards."""
 
     round: int
     moment: str
@@ -73,22 +77,22 @@ class Kill(NamedTuple):
     logged: int
     kept: int | None
 
-    def row(self) -> str:
+    def format_row(self) -> str:
         """A line of the table."""
         kept = "none" if self.kept is None else self.kept
         return f"| {self.round} | {self.moment} | {self.seconds:.1f} | {self.logged} | {kept} |"
 
 
-def chaos(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterator[Kill]:
-    """Kill runs so often, and yield each kill; every moment comes once before any comes again.
+def kill_runs(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterator[Kill]:
+    """Kill runs `kills` times and yield each kill; every moment comes once before any comes again.
 
     Raises:
-      AssertionError: if a run that was killed ends otherwise than the one that was not.
+      AssertionError: a run that was killed ends differently from the one that was not.
     """
     rng = random.Random(seed)
     whole = workdir / "never-killed"
     _finish(_start(whole, options), whole)
-    done, round_, moments = 0, 1, _moments(rng)
+    done, round_, moments = 0, 1, _draw_moments(rng)
     moment = next(moments)
     while done < kills:
         victim = workdir / f"round-{round_}"
@@ -102,29 +106,29 @@ def chaos(workdir: Path, options: list[str], *, kills: int, seed: int) -> Iterat
         round_ += 1
 
 
-def _moments(rng: random.Random) -> Iterator[str]:
+def _draw_moments(rng: random.Random) -> Iterator[str]:
     while True:
         yield from rng.sample(list(MOMENTS), len(MOMENTS))
 
 
-def _start(workdir, options):
+def _start(workdir: Path, options: list[str]) -> subprocess.Popen[bytes]:
     workdir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "experiments.train", *options, f"--workdir={workdir}"]
     with open(workdir / "screen.log", "w") as screen:
         return subprocess.Popen(command, stdout=screen, stderr=subprocess.STDOUT)
 
 
-def _finish(process, workdir):
+def _finish(process: subprocess.Popen[bytes], workdir: Path) -> None:
     assert process.wait() == 0, (workdir / "screen.log").read_text()
 
 
-def _kill(workdir, options, name, rng):
-    """Start the run and kill it; None where it ended first."""
+def _kill(workdir: Path, options: list[str], name: str, rng: random.Random) -> Kill | None:
+    """Start the run and kill it; None if it ended first."""
     moment, delay = MOMENTS[name], rng.uniform(0, MOMENTS[name].longest)
     seen = Seen(workdir, _size(workdir / logs.ROWS) + rng.randrange(_MOST_LOGGED))
     began = time.monotonic()
     process = _start(workdir, options)
-    while not moment.has_come(seen):
+    while not moment.has_happened(seen):
         if process.poll() is not None:
             _finish(process, workdir)
             return None
@@ -134,55 +138,53 @@ def _kill(workdir, options, name, rng):
     if process.wait() != -signal.SIGKILL:
         _finish(process, workdir)
         return None
-    steps = storage.steps_of(workdir / "checkpoints")
-    logged = _lines(workdir / logs.ROWS)
+    steps = storage.list_steps(workdir / "checkpoints")
+    logged = _count_lines(workdir / logs.ROWS)
     return Kill(0, name, time.monotonic() - began, logged, steps[-1] if steps else None)
 
 
-def _size(path):
+def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _lines(path):
+def _count_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _assert_same(first, second):
-    states = [_final_state(workdir) for workdir in (first, second)]
+def _assert_same(first: Path, second: Path) -> None:
+    states = [_read_final_state(workdir) for workdir in (first, second)]
     jax.tree.map(np.testing.assert_array_equal, *states)
     rows = [(workdir / logs.ROWS).read_bytes() for workdir in (first, second)]
-    assert rows[0] == rows[1], f"metrics.jsonl of {second} is not that of {first}"
+    assert rows[0] == rows[1], f"metrics.jsonl: expected the bytes of {first} in {second}, got others"
     histograms = [np.load(workdir / "similarity.npz") for workdir in (first, second)]
     assert histograms[0].files == histograms[1].files
     for name in histograms[0].files:
         np.testing.assert_array_equal(histograms[0][name], histograms[1][name])
 
 
-def _final_state(workdir):
+def _read_final_state(workdir: Path) -> TrainState:
     config = config_lib.from_json((workdir / "config.json").read_text())
     with Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
         return checkpoints.restore(job_lib.prepare(config, workdir).initial)
 
 
 def main(argv: list[str]) -> int:
-    """Print the table, a line once each kill is over."""
+    """Print the table, a line after each kill."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workdir", type=Path, default=Path("runs/chaos"))
-    parser.add_argument("options", nargs="*", help="of experiments.train, after --, in place of the smoke preset's")
+    parser.add_argument("options", nargs="*", help="of experiments.train, after --, replacing the smoke preset")
     given = parser.parse_args(argv)
     if given.workdir.exists():
-        print(f"error: --workdir={given.workdir} is there already; a new folder is wanted.", file=sys.stderr)
+        print(f"error: --workdir={given.workdir}: expected a new folder, got one that exists.", file=sys.stderr)
         return 2
     print("| round | killed while | seconds after its start | steps logged | last checkpoint |")
     print("|---:|---|---:|---:|---:|", flush=True)
-    for kill in chaos(given.workdir, given.options or list(OPTIONS), kills=given.kills, seed=given.seed):
-        print(kill.row(), flush=True)
-    print(
-        f"\n{given.kills} kills: parameters, optimiser state, metrics.jsonl and similarity.npz are those of a run that"
-    )
-    print("was never killed, bit for bit.")
+    for kill in kill_runs(given.workdir, given.options or list(OPTIONS), kills=given.kills, seed=given.seed):
+        print(kill.format_row(), flush=True)
+    print(f"\n{given.kills} kills: parameters, optimiser state, metrics.jsonl and similarity.npz equal those of a run")
+    print("that was never killed, bit for bit.")
     return 0
 
 

@@ -1,6 +1,6 @@
 """All studies, one after the other.
 
-python -m experiments.studies [--quick] [--out=runs/theory] [--seed=0]
+python -m experiments.studies [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import sys

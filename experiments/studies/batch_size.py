@@ -1,6 +1,6 @@
 """Batch size: how far the expected loss of one set of embeddings depends on the size of the batches it is taken over.
 
-python -m experiments.studies.batch_size [--quick] [--out=runs/theory] [--seed=0]
+python -m experiments.studies.batch_size [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import sys

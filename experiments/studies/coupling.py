@@ -1,6 +1,6 @@
 """Coupling: in whose gradient alignment depends on the negatives, or uniformity on the positives.
 
-python -m experiments.studies.coupling [--quick] [--out=runs/theory] [--seed=0]
+python -m experiments.studies.coupling [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import sys

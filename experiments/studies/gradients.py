@@ -1,6 +1,6 @@
 """Gradients: what InfoNCE's gradient does to the similarity of a negative pair, against its formula.
 
-python -m experiments.studies.gradients [--quick] [--out=runs/theory] [--seed=0]
+python -m experiments.studies.gradients [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import sys

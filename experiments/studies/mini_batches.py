@@ -1,6 +1,6 @@
 """Mini-batches: how far fixed and reshuffled partitions spread the negative similarities, and what VRNS does about it.
 
-python -m experiments.studies.mini_batches [--quick] [--out=runs/theory] [--seed=0]
+python -m experiments.studies.mini_batches [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Optima: every loss, minimised over the embeddings of a full batch, against the simplex and its closed form.
 
-python -m experiments.studies.optima [--quick] [--out=runs/theory] [--seed=0]
+python -m experiments.studies.optima [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Excessive separation: where SigLIP's full-batch optimum pushes negatives beyond the simplex.
 
-python -m experiments.studies.separation [--quick] [--out=runs/theory] [--seed=0]
+python -m experiments.studies.separation [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import sys

@@ -63,7 +63,7 @@ Study = Callable[..., Result]  # (*, quick: bool, seed: int) -> Result
 def main(name: str, study: Study, argv: Sequence[str] | None = None) -> int:
     """Run one study from the command line: 0 if all that theory predicts was found, 1 if not."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.studies.{name}", description=study.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/theory"), help="folder of the pictures (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="folder of the pictures (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="the same on a smaller scale, in seconds")
     options = parser.parse_args(argv)
@@ -89,7 +89,7 @@ def main(name: str, study: Study, argv: Sequence[str] | None = None) -> int:
 def _save(stem: Path, figure: Figure) -> list[Path]:
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
     for path in paths:
-        with files.replacing(path) as temporary:
+        with files.replace_atomically(path) as temporary:
             figure.savefig(temporary)
     return paths
 

@@ -1,4 +1,4 @@
-"""Extraction, pixels and normalisation."""
+"""Extraction and pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import evaluation
+from contrastive_jax.errors import UsageError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 2), np.uint8)
 LABELS = np.arange(7)
@@ -40,10 +41,22 @@ def test_extract_compiles_once_and_takes_unpadded_batches():
 
 
 def test_extract_refuses_no_batches():
-    with pytest.raises(ValueError, match="batches are empty"):
+    with pytest.raises(ValueError, match="expected at least one batch, got none"):
         evaluation.extract(evaluation.raw_pixels, [])
 
 
-def test_l2_normalize_gives_unit_rows_and_keeps_zero():
-    out = evaluation.l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    np.testing.assert_allclose(out, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_extract_names_the_rows_that_are_not_finite(bad):
+    def feature_fn(images):
+        features = images.reshape(len(images), -1).astype(np.float32)
+        return np.where(np.isin(images[:, :1, 0, 0], IMAGES[[2, 5], :1, 0, 0]), bad, features)
+
+    message = "expected features that are finite in float32, got NaN or infinity in rows 2, 5 of 7"
+    with pytest.raises(UsageError, match=message):
+        evaluation.extract(feature_fn, padded_batches(3))
+
+
+def test_extract_refuses_maps_and_other_numbers_of_rows():
+    for feature_fn in (lambda images: images, lambda images: images.reshape(-1, 4)):
+        with pytest.raises(UsageError, match=r"expected feature_fn to give features \[3, f\] of 3 images, got \["):
+            evaluation.extract(feature_fn, padded_batches(3))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import evaluation, metrics
+from contrastive_jax.errors import UsageError
 
 
 def unit(x):
@@ -30,6 +31,21 @@ def test_pairs_without_a_direction_are_left_out():
     assert (nothing.pairs, nothing.rank) == (0, 0) and math.isnan(nothing.uniformity)
 
 
-def test_shapes_that_differ_are_refused():
-    with pytest.raises(ValueError, match=r"u and v are \[3, 2\] and \[4, 2\], want one shape"):
-        evaluation.geometry(np.ones((3, 2)), np.ones((4, 2)))
+@pytest.mark.parametrize("scale", [1e-30, 1e19, 3e37])
+def test_scale_does_not_count(scale):
+    u, v = np.random.default_rng(0).uniform(-1, 1, size=(2, 20, 4)).astype(np.float32)
+    assert evaluation.geometry(scale * u, scale * v) == pytest.approx(evaluation.geometry(u, v), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"u": np.ones((3, 2))}, r"expected u and v of the same shape \[n, d\], got \[3, 2\] and \[4, 3\]"),
+        ({"u": np.ones((4, 1)), "v": np.ones((4, 1))}, r"at least 2 dimensions, got u and v \[4, 1\]"),
+        ({"u": np.where(np.arange(4) == 2, np.nan, 1.0)[:, None] * np.ones((1, 3))}, "embeddings u .* in row 2 of 4"),
+        ({"v": np.full((4, 3), np.inf)}, "embeddings v .* NaN or infinity in rows 0, 1, 2, 3 of 4"),
+    ],
+)
+def test_bad_embeddings_are_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        evaluation.geometry(**{"u": np.ones((4, 3)), "v": np.ones((4, 3))} | change)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from contrastive_jax.errors import UsageError
 from contrastive_jax.evaluation import knn
 
 RNG = np.random.default_rng(0)
@@ -47,6 +48,24 @@ def test_knn_separates_digits(digits):
     assert knn(*digits, num_classes=10, k=20) > 0.95
 
 
-def test_k_below_one_is_refused():
-    with pytest.raises(ValueError, match="k is 0, want at least 1"):
-        knn(TRAIN, TRAIN_LABELS, TEST, TEST_LABELS, num_classes=4, k=0)
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e19, 5e37])
+def test_scale_of_the_features_does_not_count(scale):
+    expected = oracle(7, 0.07)
+    for train, test in ((scale * TRAIN, TEST), (TRAIN, scale * TEST)):
+        assert knn(train, TRAIN_LABELS, test, TEST_LABELS, num_classes=4, k=7) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "expected k to be an integer of at least 1, got 0"),
+        ({"k": 2.5}, "expected k to be an integer of at least 1, got 2.5"),
+        ({"block_size": 0}, "expected block_size to be an integer of at least 1, got 0"),
+        ({"num_classes": 0}, "expected num_classes to be an integer of at least 1, got 0"),
+        ({"temperature": 0.0}, "expected temperature to be finite and greater than 0, got 0.0"),
+        ({"temperature": float("nan")}, "expected temperature to be finite and greater than 0, got nan"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        knn(TRAIN, TRAIN_LABELS, TEST, TEST_LABELS, **{"num_classes": 4} | options)

@@ -6,7 +6,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from contrastive_jax.evaluation import few_label_probe, linear_probe
+from contrastive_jax.errors import UsageError
+from contrastive_jax.evaluation import few_label_probe, knn, linear_probe
 
 
 def test_converged_probe_agrees_with_scikit_learn(digits):
@@ -68,21 +69,67 @@ def test_few_label_draws_depend_on_the_seed_alone(digits):
     assert few_label_probe(*digits, draws=2, **few).accuracies == few_label_probe(*digits, **few).accuracies[:2]
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e19])
+def test_scale_of_the_features_does_not_count(digits, scale):
+    train, train_labels, test, test_labels = digits
+    scaled = (train * scale / 16, train_labels, test * scale / 16, test_labels)
+    for probe, short in ((linear_probe, {"epochs": 2}), (few_label_probe, {"steps": 20})):
+        got, expected = (probe(*parts, num_classes=10, **short) for parts in (scaled, digits))
+        assert got.accuracy == pytest.approx(expected.accuracy, abs=0.01)
+
+
 def test_class_with_too_few_examples_is_refused(digits):
-    with pytest.raises(ValueError, match=r"class 0 has \d+ examples, want at least labels_per_class=1000"):
+    message = r"at least labels_per_class=1000 training examples of each class, got \d+ of class 0"
+    with pytest.raises(UsageError, match=message):
         few_label_probe(*digits, num_classes=10, labels_per_class=1000)
 
 
+def poisoned(rows, *where):
+    features = np.ones((rows, 64))
+    features[list(where), 3] = np.nan
+    return features
+
+
+@pytest.mark.parametrize("evaluate", [knn, linear_probe, few_label_probe])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({0: np.zeros((1436, 64))}, r"train features are \[1436, 64\] and labels \[1437\]"),
-        ({2: np.zeros((360, 8, 8))}, r"test features are \[360, 8, 8\]"),
-        ({2: np.zeros((360, 63))}, r"want one f"),
-        ({1: np.full(1437, 10)}, r"train labels span 10 to 10, want within 0 to 9"),
+        (
+            {0: np.zeros((1436, 64))},
+            r"train features \[n, f\] and labels \[n\] .*, got \[1436, 64\] and \[1437\]",
+        ),
+        ({2: np.zeros((360, 8, 8))}, r"expected test features \[n, f\] and labels .*, got \[360, 8, 8\]"),
+        ({2: np.zeros((0, 64)), 3: np.zeros(0, int)}, r"with n > 0, got \[0, 64\] and \[0\]"),
+        ({2: np.zeros((360, 63))}, r"features of the same size f, got \[1437, 64\] and \[360, 63\]"),
+        ({1: np.full(1437, 10)}, "expected train labels from 0 to 9, got 10 to 10"),
+        ({3: np.full(360, -1)}, "expected test labels from 0 to 9, got -1 to -1"),
+        ({1: np.full(1437, 1.0)}, "expected train labels to be integers, got float64"),
+        ({0: poisoned(1437, 7)}, "expected train features that are finite .*, got NaN or infinity in row 7 of 1437"),
+        ({2: poisoned(360, *range(10, 20))}, "test features .* in rows 10, 11, 12, 13, 14 and 5 more of 360"),
+        ({2: np.full((360, 64), 1e300)}, "test features that are finite in float32"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(digits, change, message):
+def test_parts_that_do_not_fit_are_refused(digits, evaluate, change, message):
     parts = [change.get(i, part) for i, part in enumerate(digits)]
-    with pytest.raises(ValueError, match=message):
-        linear_probe(*parts, num_classes=10)
+    with pytest.raises(UsageError, match=message):
+        evaluate(*parts, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("probe", "options", "message"),
+    [
+        (linear_probe, {"epochs": 0}, "expected epochs to be an integer of at least 1, got 0"),
+        (linear_probe, {"batch_size": -1}, "expected batch_size to be an integer of at least 1, got -1"),
+        (
+            linear_probe,
+            {"learning_rate": float("inf")},
+            "learning_rate to be finite and greater than 0, got inf",
+        ),
+        (few_label_probe, {"draws": 0}, "expected draws to be an integer of at least 1, got 0"),
+        (few_label_probe, {"labels_per_class": 0}, "expected labels_per_class to be an integer of at least 1, got 0"),
+        (few_label_probe, {"steps": True}, "expected steps to be an integer of at least 1, got True"),
+    ],
+)
+def test_options_out_of_range_are_refused(digits, probe, options, message):
+    with pytest.raises(UsageError, match=message):
+        probe(*digits, num_classes=10, **options)

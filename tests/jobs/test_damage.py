@@ -88,7 +88,7 @@ def test_a_run_goes_back_and_ends_the_same(damage, original, workdir, capsys):
     damage(largest(workdir / "checkpoints" / "6"))
     state = train(CONFIG, workdir, STEPS)
     said = capsys.readouterr().err
-    assert f"The checkpoint of step 6 is set aside in {workdir / 'damaged' / '6'}: " in said
+    assert f"Moved the checkpoint of step 6 to {workdir / 'damaged' / '6'}: " in said
     assert f"Resuming {workdir} after step 4" in said
     assert digest(jax.tree.map(np.asarray, state)) == original[2][6]
     assert (workdir / "metrics.jsonl").read_bytes() == (original[0] / "metrics.jsonl").read_bytes()
@@ -100,7 +100,7 @@ def test_a_run_goes_back_and_ends_the_same(damage, original, workdir, capsys):
 
 def test_a_flipped_bit_is_noticed_by_the_digest_alone(original, workdir, monkeypatch):
     flip_unnoticed(workdir / "checkpoints" / "6", original[1], monkeypatch)
-    said = pytest.raises(DamagedError, match="not those that were saved: their sha256 differs")
+    said = pytest.raises(DamagedError, match="expected the arrays that were saved, got others: their sha256 differs")
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints, said:
         checkpoints.restore(original[1].initial, 6)
 
@@ -128,7 +128,7 @@ def test_whatever_the_damage_no_wrong_state_is_resumed(original, tmp_path_factor
             contents[place] ^= data.draw(st.integers(1, 255))
         path.write_bytes(contents)
     with jax.numpy_dtype_promotion("standard"), Checkpoints(checkpoints, keep=3) as kept:
-        state = kept.resume(job.initial, most=6)
+        state = kept.resume(job.initial, max_step=6)
     assert digest(state) == digests[int(state.step)]
     assert int(state.step) in (4, 6)
     shutil.rmtree(checkpoints.parent)
@@ -150,8 +150,10 @@ def test_where_all_are_damaged_they_are_named_and_nothing_is_touched(original, w
     with pytest.raises(DamagedError) as error:
         train(CONFIG, workdir, STEPS)
     for step in (2, 4, 6):
-        assert f"{workdir / 'checkpoints' / str(step)}: its arrays are not those that were saved" in str(error.value)
-    assert "put a copy of one back, or move that folder away to begin again" in str(error.value)
+        assert f"{workdir / 'checkpoints' / str(step)}: expected the arrays that were saved, got others" in str(
+            error.value
+        )
+    assert "restore a copy of one, or move the folder away to start over" in str(error.value)
     assert contents(workdir) == before
 
 
@@ -172,7 +174,7 @@ def test_a_run_does_not_go_on_from_later_than_its_log(name, original, workdir, c
     path = workdir / name
     path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 12)])  # half of the last step
     state = train(CONFIG, workdir, STEPS)
-    assert "the log beside it is whole up to step 5 only" in capsys.readouterr().err
+    assert "expected a log of at least 6 steps, got 5 complete ones" in capsys.readouterr().err
     assert digest(jax.tree.map(np.asarray, state)) == original[2][6]
     assert path.read_bytes() == (original[0] / name).read_bytes()
 
@@ -180,7 +182,7 @@ def test_a_run_does_not_go_on_from_later_than_its_log(name, original, workdir, c
 def test_a_file_in_place_of_a_checkpoint_is_set_aside(original, workdir, capsys):
     _replace(workdir / "checkpoints" / "6", with_a_file=True)
     assert digest(jax.tree.map(np.asarray, train(CONFIG, workdir, STEPS))) == original[2][6]
-    assert f"set aside in {workdir / 'damaged' / '6'}" in capsys.readouterr().err
+    assert f"Moved the checkpoint of step 6 to {workdir / 'damaged' / '6'}" in capsys.readouterr().err
     assert (workdir / "damaged" / "6").read_bytes() == b"\1"
 
 
@@ -189,7 +191,7 @@ def test_a_checkpoint_under_another_step(original, workdir):
     (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "6")
     with (
         Checkpoints(workdir / "checkpoints", keep=3) as checkpoints,
-        pytest.raises(DamagedError, match="it is of step 2"),
+        pytest.raises(DamagedError, match="expected the state of step 6, got that of step 2"),
     ):
         checkpoints.restore(original[1].initial, 6)
 
@@ -221,7 +223,7 @@ def test_what_a_killed_run_had_begun_is_removed(workdir):
 
 def test_a_log_that_is_gone(workdir):
     (workdir / "metrics.jsonl").unlink()
-    with pytest.raises(DamagedError, match=r"checkpoints/6: the log beside it is whole up to step 0 only"):
+    with pytest.raises(DamagedError, match=r"checkpoints/6: expected a log of at least 6 steps, got 0 complete ones"):
         train(CONFIG, workdir, STEPS)
     assert (workdir / "checkpoints" / "6").exists()
 
@@ -251,6 +253,6 @@ def test_the_log_of_what_was_not_finite_is_repaired(tmp_path):
 )
 def test_the_steps_that_are_whole_in_a_log(text, steps, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(text)
-    assert logs.logged_steps(tmp_path, num_bins=0) == steps
+    assert logs.count_logged_steps(tmp_path, num_bins=0) == steps
     logs.keep_steps_before(tmp_path, steps, num_bins=0)
     assert [row["step"] for row in logs.read_rows(tmp_path / "metrics.jsonl")] == list(range(steps))

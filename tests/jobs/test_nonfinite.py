@@ -32,7 +32,7 @@ def spoil(monkeypatch):
             rest = jax.tree.map(lambda x: jnp.where(now, x + grads, x), rest)
             return found, (parts, *rest, fresh)
 
-        monkeypatch.setattr(gradient, "direct", spoilt)
+        monkeypatch.setattr(gradient, "compute_in_one_pass", spoilt)
 
     return spoil
 
@@ -49,11 +49,11 @@ def host(state):
 def test_by_default_the_run_stops_and_keeps_the_step(spoil, loss, grads, tmp_path):
     spoil([3], loss, grads)
     job_config = config(**{"checkpoint.every": 2})
-    said = r"step 3: the loss is .* its parts and the batch's ids are in .*nonfinite.jsonl; the checkpoint of step 2"
+    said = r"step 3: expected finite numbers, got loss .*nonfinite.jsonl holds the parts .*; the checkpoint of step 2"
     for _ in range(2):  # the same command comes to the same step, which is how it is reproduced
         with pytest.raises(NonFiniteError, match=said) as error:
             train(job_config, tmp_path, 6)
-        assert "or leave such steps out by config.on_nonfinite=skip" in str(error.value)
+        assert "or set config.on_nonfinite=skip to skip such steps" in str(error.value)
         (record,) = records(tmp_path)
         job = job_lib.prepare(job_config, tmp_path)
         assert record["step"] == 3 and record["ids"] == job.order.indices(3).tolist()
@@ -68,11 +68,12 @@ def test_skipped_steps_change_nothing_but_the_counts(spoil, tmp_path, capsys):
     counts = {"step": before.step, "skipped": before.skipped, "skipped_in_a_row": before.skipped_in_a_row}
     assert digest(after._replace(**counts)) == digest(before)
     said = capsys.readouterr().err
-    assert "step 3: the loss is nan" in said and "Skipped, as 0 before it." in said and "Skipped, as 1 before" in said
+    assert "step 3: expected finite numbers, got loss nan" in said
+    assert "Skipped the step; 0 were skipped before it." in said and "Skipped the step; 1 were" in said
 
     final = host(train(job_config, tmp_path, 7))
     assert (final.step, final.skipped, final.skipped_in_a_row) == (7, 2, 0)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((final.params, final.batch_stats, final.opt_state)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((final.params, final.model_state, final.opt_state)))
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), final.params, before.params)
     assert min(jax.tree.leaves(moved)) > 0
 
@@ -102,7 +103,7 @@ def test_a_run_that_skips_is_resumed_bit_for_bit(spoil, tmp_path):
 
 def test_too_many_in_a_row_stop_the_run(spoil, tmp_path):
     spoil([1, 3, 4, 5])
-    with pytest.raises(NonFiniteError, match=r"step 5: .*more than config.nonfinite_limit=2 in a row") as error:
+    with pytest.raises(NonFiniteError, match=r"step 5: .*more than config.nonfinite_limit=2 steps in a row") as error:
         train(config(**SKIP, nonfinite_limit=2), tmp_path, 8)
     assert "on_nonfinite=skip" not in str(error.value)
     assert [record["skipped_in_a_row"] for record in records(tmp_path)] == [1, 1, 2, 3]

@@ -95,7 +95,7 @@ def embed(workdir, split, trained):
     @jax.jit
     def project(state, images, ids):
         drawn = views.random_views(images, ids, seed=0, epoch=2**31, config=job.program.view_config)
-        apply = functools.partial(models.apply, job.program.graphdef, state.params.model, state.batch_stats)
+        apply = functools.partial(models.apply, job.program.graphdef, state.params.model, state.model_state)
         return [apply(view, train=False)[0] for view in drawn]
 
     projected = project(state, images, np.arange(len(source), dtype=np.int32))
@@ -212,7 +212,9 @@ def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum, whil
             assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
 
     monkeypatch.setattr(logs.StepLog, "write", write_and_be_asked)
-    with pytest.raises(Interrupted, match=f"stopped after step {ends_after}; the same command goes on") as stopped:
+    with pytest.raises(
+        Interrupted, match=f"stopped after step {ends_after}; run the same command to resume"
+    ) as stopped:
         train(config(**{"checkpoint.every": 1000}), tmp_path, 5)
     assert stopped.value.status == 128 + signum
     assert signal.getsignal(signum) == before
@@ -247,13 +249,13 @@ def test_a_signal_ends_the_evaluation(tmp_path, signum):
     process.send_signal(signum)
     said = process.communicate()[1].splitlines()
     assert process.returncode == 128 + signum
-    assert said[-1] == f"{signal.Signals(signum).name}: stopped after step 1; the same command goes on from it."
+    assert said[-1] == f"{signal.Signals(signum).name}: stopped after step 1; run the same command to resume from it."
     assert not (tmp_path / "summary.json").exists()
 
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path):
     train(config(), tmp_path, 2)
-    with pytest.raises(UsageError, match=f"--steps=1: {tmp_path} has taken 2 already; as many or more are wanted"):
+    with pytest.raises(UsageError, match=f"--steps=1: {tmp_path} has taken 2 already; expected as many or more"):
         run.run(config(), tmp_path, steps=1)
 
 
@@ -282,7 +284,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path, every):
     """At this learning rate a finite gradient makes parameters that are not."""
     overrides = {"optimizer.learning_rate": 1e12, "optimizer.warmup_epochs": 0.0, "checkpoint.every": every}
     job_config = config(**overrides)
-    with pytest.raises(NonFiniteError, match=r"step \d+: the loss is") as error:
+    with pytest.raises(NonFiniteError, match=r"step \d+: expected finite numbers, got loss") as error:
         run.run(job_config, tmp_path)
     job = job_lib.prepare(job_config, tmp_path)
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
@@ -298,7 +300,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path, every):
 
 def test_a_workdir_below_a_file(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="expected a folder that can be written"):
         run.run(config(), tmp_path / "file" / "run")
 
 

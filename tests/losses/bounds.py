@@ -122,5 +122,5 @@ def bound(row, u, v, ids, **hyperparameters):
     """[] or [m]: of the loss, plus that of the oracle, which rounds as well."""
     eps = np.finfo(np.float64 if u.dtype == np.float64 else np.float32).eps
     given = {**row.kwargs, **row.form, **hyperparameters}
-    of = BOUNDS[row.loss.__name__]
+    of = row.bound or BOUNDS[row.loss.__name__]
     return sum(of(Setting(u, v, ids, e), **given) for e in (eps, np.finfo(np.float64).eps))

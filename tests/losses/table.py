@@ -112,6 +112,7 @@ class Row:
     views: int = 2
     devices: tuple = (1, 2, 4, 8)
     variant: bool = False  # a row above it takes the same way through dtypes, devices and second derivatives
+    bound: Callable | None = None  # how far its values may be from the oracle's; None: that in bounds.BOUNDS
     numeric_gradient: bool = True  # False where a part is deliberately not differentiated
 
     @property

@@ -77,7 +77,7 @@ def reached(name, ids, poison):
 
 
 def test_every_loss_has_a_bound():
-    assert set(BOUNDS) == {row.loss.__name__ for row in ROWS.values()}
+    assert all(row.bound or row.loss.__name__ in BOUNDS for row in ROWS.values())
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -5,11 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax import lax
 
 from contrastive_jax.errors import UsageError
 from contrastive_jax.models import ENCODERS, BatchNorm, ResNet
-from contrastive_jax.models._convolution import convolve
 
 SMALLER_STEM = (7 * 7 - 3 * 3) * 3 * 64
 
@@ -63,19 +61,6 @@ def test_initial_weights_have_he_variance_by_fan_out(tiny):
     kernel = model.blocks[1].first[0].conv.kernel[...]
     assert kernel.shape == (3, 3, 64, 128)
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 128)), rtol=0.01)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel_size", [1, 3])
-def test_convolve_is_the_convolution(size, stride, kernel_size):
-    images = jax.random.normal(jax.random.key(0), (2, size, size, 3))
-    kernel = jax.random.normal(jax.random.key(1), (kernel_size, kernel_size, 3, 5))
-    padding = [(kernel_size // 2, kernel_size // 2)] * 2
-    numbers = ("NHWC", "HWIO", "NHWC")
-    arguments = images, kernel, (stride, stride), padding
-    expected = lax.conv_general_dilated(*arguments, dimension_numbers=numbers)
-    np.testing.assert_allclose(convolve(*arguments, dimension_numbers=numbers), expected, atol=1e-5)
 
 
 def test_batch_norm_statistics_survive_a_large_mean():

@@ -1,9 +1,10 @@
-"""How the similarities moved: the picture that a run leaves."""
+"""The picture of how the similarities changed during a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from contrastive_jax import metrics
@@ -15,7 +16,7 @@ _TITLES = {
     "cross_view": "Cross-view negatives",
     "within_view": "Within-view negatives",
 }
-_BEFORE, _AFTER, _THEORY = "#999999", "#0072B2", "#D55E00"  # told apart by the colour-blind
+_BEFORE, _AFTER, _THEORY = "#999999", "#0072B2", "#D55E00"  # distinguishable to colour-blind readers
 _MAX_COLUMNS = 400
 
 
@@ -28,22 +29,24 @@ def save_similarity_picture(
     optimum: Mapping[str, float],
     title: str,
 ) -> None:
-    """Draw the distributions of each kind of pair: over the steps, at the first and the last, over the training set.
+    """Draw the similarity distributions of each kind of pair, in three columns.
+
+    The rows show the distribution over the steps, at the first and the last step, and over the training set.
 
     Args:
-      path: the file; its suffix names the format; replaced whole or not at all.
-      counts: [steps, 3, num_bins], as `similarity.npz` holds them; None where they were not logged, which leaves the
-        training set's alone.
-      rows: the rows of metrics.jsonl, one a step.
+      path: the file to write; its suffix sets the format. An existing file is replaced atomically.
+      counts: [steps, 3, num_bins], the histograms that `StepLog` wrote. If None, only the row of the training set is
+        drawn.
+      rows: the rows of metrics.jsonl, one for each step.
       training_set: the distributions over the training set under the untrained and the trained encoder.
-      optimum: the theory's values, `logs.optimum_values`.
-      title: what run this is.
+      optimum: the values that theory predicts, from `logs.compute_optimum`.
+      title: the title of the picture, which identifies the run.
     """
-    from matplotlib.figure import Figure  # imported here because it takes half a second
+    from matplotlib.figure import Figure  # imported here because the import takes half a second
 
     num_rows = 1 if counts is None else 3
     figure = Figure(figsize=(11, 3.3 * num_rows + 0.3), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=11, parse_math=False)  # a path may hold a $
+    figure.suptitle(title, fontsize=11, parse_math=False)  # a path may contain a $
     panels = figure.subplots(num_rows, 3, squeeze=False)
     for k, kind in enumerate(logs.KINDS):
         panels[0, k].set_title(_TITLES[kind])
@@ -56,13 +59,13 @@ def save_similarity_picture(
         panels[0, 0].set_ylabel("cosine similarity")
         panels[1, 0].set_ylabel("within contrast sets:\ndensity of pairs")
     panels[-1, 0].set_ylabel(f"over {training_set[0].positive.count} training images:\ndensity of pairs")
-    with files.replacing(path) as temporary:
+    with files.replace_atomically(path) as temporary:
         figure.savefig(temporary)
 
 
-def _draw_history(axes, kind, counts, rows):
+def _draw_history(axes: Any, kind: str, counts: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> Any:
     steps = len(counts)
-    # Sum neighbouring steps, so that a long run still has a legible number of columns.
+    # Sum neighbouring steps to keep the columns of a long run legible.
     starts = np.unique(np.linspace(0, steps, min(steps, _MAX_COLUMNS), endpoint=False).astype(int))
     columns = np.add.reduceat(counts.astype(np.float64), starts, axis=0)
     columns /= np.maximum(columns.max(axis=1, keepdims=True), 1)
@@ -72,34 +75,37 @@ def _draw_history(axes, kind, counts, rows):
     )
     x = np.arange(steps) + 0.5
     axes.plot(x, [row[f"{kind}_mean"] for row in rows], color=_AFTER, linewidth=1.5, label="mean")
-    for values, style, label in _theory_lines(kind, rows):
+    for values, style, label in _find_theory_lines(kind, rows):
         axes.plot(x, values, style, color=_THEORY, linewidth=1.2, label=label)
     axes.set(xlabel="step", ylim=(-1.02, 1.02), xlim=(0, steps))
     axes.legend(loc="lower right", fontsize=7, framealpha=0.9)
     return image
 
 
-def _theory_lines(kind, rows):
+def _find_theory_lines(kind: str, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, str, str]]:
+    """The lines that theory predicts for a kind of pair: (values [rows], line style, label)."""
     if kind == "positive":
         bound = np.minimum([row["theory_positive_bound"] for row in rows], 1)
         return [(bound, "--", "greatest possible mean (Thm 5.2)")]
     return [([row["theory_contrast_set_negative"] for row in rows], "--", r"optimum $-1/(m-1)$")]
 
 
-def _draw_ends(axes, kind, counts, rows):
+def _draw_ends(axes: Any, kind: str, counts: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
     last = len(counts) - 1
     for step, name, color in ((0, "first step", _BEFORE), (last, "last step", _AFTER)):
         mean, variance = rows[step][f"{kind}_mean"], rows[step][f"{kind}_variance"]
         _draw_density(axes, counts[step], mean, variance, name=f"{name} ({step})", color=color)
-    for values, style, label in _theory_lines(kind, rows[-1:]):
+    for values, style, label in _find_theory_lines(kind, rows[-1:]):
         axes.axvline(values[0], linestyle=style, color=_THEORY, linewidth=1.2, label=label)
     _finish_densities(axes)
 
 
-def _draw_training_set(axes, kind, distributions, optimum):
+def _draw_training_set(
+    axes: Any, kind: str, distributions: Sequence[metrics.PairSimilarities], optimum: Mapping[str, float]
+) -> None:
     for pairs, name, color in zip(distributions, ("untrained", "trained"), (_BEFORE, _AFTER), strict=True):
         _draw_density(axes, pairs.counts, pairs.mean, pairs.variance, name=name, color=color)
-    value, label = 1, "optimum 1 (Thm 5.1)"
+    value, label = 1.0, "optimum 1 (Thm 5.1)"
     if kind != "positive":
         value, label = optimum["theory_full_batch_negative"], r"optimum $-1/(n-1)$ (Thm 5.1)"
     axes.axvline(value, linestyle="--", color=_THEORY, linewidth=1.2, label=label)
@@ -109,13 +115,15 @@ def _draw_training_set(axes, kind, distributions, optimum):
     _finish_densities(axes)
 
 
-def _draw_density(axes, counts, mean, variance, *, name, color):
+def _draw_density(
+    axes: Any, counts: np.ndarray, mean: float | jax.Array, variance: float | jax.Array, *, name: str, color: str
+) -> None:
     edges = metrics.similarity_edges(len(counts))
     density = counts / max(counts.sum(), 1) / np.diff(edges)
     axes.stairs(density, edges, fill=True, alpha=0.45, color=color)
     axes.stairs(density, edges, color=color, linewidth=1.2, label=f"{name}: mean {mean:.3f}, var. {variance:.4f}")
 
 
-def _finish_densities(axes):
+def _finish_densities(axes: Any) -> None:
     axes.set(xlabel="cosine similarity", xlim=(-1.02, 1.02), ylim=(0, axes.get_ylim()[1] * 1.35))
     axes.legend(loc="upper left", fontsize=6.5, framealpha=0.9)

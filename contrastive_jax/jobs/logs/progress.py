@@ -1,4 +1,4 @@
-"""The progress of a run on the screen: a bar in a terminal, a line an epoch elsewhere."""
+"""The progress of a run: a bar in a terminal, one line per epoch elsewhere."""
 
 import sys
 import time
@@ -9,12 +9,17 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Follows the steps of a run, and shows them if `shown`; use as a context manager.
+    """Counts the steps of a run and shows them. Use it as a context manager.
 
-    `images_per_second` leaves out the first step of this process, which compiles.
+    Args:
+      start: steps taken before this process started.
+      stop: the number of steps at which this process stops.
+      steps_per_epoch: steps in an epoch.
+      update_size: images in a step, over all devices.
+      shown: whether to print anything.
     """
 
-    def __init__(self, start: int, stop: int, steps_per_epoch: int, update_size: int, shown: bool = True):
+    def __init__(self, start: int, stop: int, steps_per_epoch: int, update_size: int, shown: bool = True) -> None:
         self.start = start
         self._steps_per_epoch, self._update_size, self._stop = steps_per_epoch, update_size, stop
         self._taken, self._first_done, self._last = 0, 0.0, 0.0
@@ -31,13 +36,13 @@ class Progress:
 
     @property
     def images_per_second(self) -> float:
-        """Mean over the steps after the first; 0 before the second is done."""
+        """Mean speed, without the first step of this process, which compiles; 0 until the second step is done."""
         if self._taken < 2:
             return 0.0
         return (self._taken - 1) * self._update_size / (self._last - self._first_done)
 
     def update(self, row: Mapping[str, Any]) -> None:
-        """Take note of one step that is done."""
+        """Record that a step is done."""
         self._last = time.perf_counter()
         self._taken += 1
         if self._taken == 1:
@@ -51,7 +56,7 @@ class Progress:
             )
 
     def say(self, line: str) -> None:
-        """Print a line beside the bar, without breaking it."""
+        """Print a line above the bar without breaking it."""
         if self._shown:
             tqdm.write(line, file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""A run's steps for TensorBoard."""
+"""The TensorBoard events of a run."""
 
 import logging
 import time
@@ -13,24 +13,31 @@ from tensorboardX.proto import event_pb2, summary_pb2
 
 from contrastive_jax import metrics
 
-logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # it warns of every NaN; a run tells of a step once
+logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # it warns about every NaN; the run reports it once
 
 
 class EventLog:
-    """TensorBoard's events, a record a step. Use as a context manager, or close it.
+    """Writes TensorBoard events, one record for each step. Close it at the end.
 
-    tensorboardX's `SummaryWriter` writes in a thread of its own, which dies when the disk is full, and with it, for
-    want of a reader, whoever logs next waits for ever. Here an error is raised where it comes about.
+    tensorboardX's `SummaryWriter` writes in a separate thread. When the disk is full, that thread dies, nothing empties
+    its queue, and the next call blocks for ever. This class writes in the calling thread, so the call that fails raises
+    the error.
+
+    Args:
+      folder: the folder of the event files; created if it does not exist.
+      start: the first step that will be logged. TensorBoard discards earlier events from this step on.
     """
 
-    def __init__(self, folder: Path, *, start: int):
+    def __init__(self, folder: Path, *, start: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")  # its own name is the second's
-        again = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # what was logged from `start` on is void
+        self._writer = EventsWriter(
+            str(folder / "events"), f".{time.time_ns()}"
+        )  # tensorboardX names files to the second only
+        again = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # discards events from `start` on
         self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=start, session_log=again))
 
-    def write(self, step: int, numbers: Mapping[str, Any], distribution: metrics.SimilarityDistribution | None):
-        """Log one step: scalars by name, arrays as histograms and, where there is one, the distribution as three."""
+    def write(self, step: int, numbers: Mapping[str, Any], distribution: metrics.SimilarityDistribution | None) -> None:
+        """Log one step: numbers as scalars, lists as histograms, the distribution as one histogram per kind."""
         values = [value for name, x in numbers.items() for value in _summarize(name, x)]
         if distribution is not None:
             values += [
@@ -40,10 +47,11 @@ class EventLog:
         self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=record))
 
     def flush(self) -> None:
-        """Have what was written on the disk."""
+        """Force all events to disk."""
         self._writer.flush()
 
     def close(self) -> None:
+        """Write the remaining events and close the file."""
         self._writer.close()
 
 

@@ -1,17 +1,13 @@
-"""A picture of images with their views beside them."""
+"""A picture of images and their views."""
 
 from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from contrastive_jax.jobs.machine import files
-
-if TYPE_CHECKING:
-    pass
 
 _NUM_IMAGES = 16
 _NUM_GROUPS = 4
@@ -19,22 +15,22 @@ _TILE_INCHES = 0.8
 
 
 def save_views_picture(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     images: np.ndarray,
     views: np.ndarray,
     *,
     mean: float | tuple[float, ...],
     std: float | tuple[float, ...],
 ) -> None:
-    """Write a picture of the first sixteen images, each with its views beside it.
+    """Write a picture of the first 16 images, each next to its views.
 
     Args:
-        path: the file to write, its suffix naming the format; it is replaced whole or not at all.
+        path: the file to write; its suffix sets the format. An existing file is replaced atomically.
         images: uint8 [b, H, W, C].
-        views: float32 [num_views, b, size, size, C], as from `random_views`.
-        mean, std: the normalisation to undo.
+        views: float32 [num_views, b, size, size, C], from `random_views`.
+        mean, std: the normalisation of the views, which the picture undoes.
     """
-    from matplotlib.figure import Figure  # imported here because it takes half a second
+    from matplotlib.figure import Figure  # imported here because the import takes half a second
 
     images, views = np.asarray(images)[:_NUM_IMAGES], np.asarray(views)[:, :_NUM_IMAGES]
     pixels = np.clip(views * np.asarray(std, np.float32) + np.asarray(mean, np.float32), 0, 1)
@@ -51,7 +47,7 @@ def save_views_picture(
             axis.set_title(title, fontsize=7, pad=3)
         for row, row_axes in zip(tiles[number * rows :] + [[]] * rows, axes, strict=False):
             _show(row, row_axes)
-    with files.replacing(path) as temporary:
+    with files.replace_atomically(path) as temporary:
         figure.savefig(temporary)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax, asynchronous, the last few kept, each with a digest of what it holds."""
+"""Checkpoints: Orbax writes them asynchronously, keeps the last few, and stores a digest with each."""
 
 import hashlib
 import os
@@ -21,18 +21,22 @@ _ITEM, _DIGEST = "state", "sha256"
 
 
 class Checkpoints:
-    """The checkpoints of one run, one copy of the state each, whatever the number of devices.
+    """The checkpoints of one run. Each holds one copy of the state, on any number of devices.
 
-    Use as a context manager: leaving it waits for writes under way, unless another process of the job has failed, with
-    which they would have ended.
+    Use it as a context manager: on exit it waits for pending writes, unless another process of the job has failed,
+    because then they can never finish.
+
+    Args:
+      directory: the folder of the checkpoints; created if it does not exist.
+      keep: how many checkpoints to keep.
     """
 
-    def __init__(self, directory: Path, *, keep: int):
+    def __init__(self, directory: Path, *, keep: int) -> None:
         self._directory = directory.absolute()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=True,
-            lightweight_initialize=True,  # no step's metadata, which may be damaged, before it is restored
+            lightweight_initialize=True,  # reads metadata, which may be damaged, only on restore
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=(_ITEM,))
 
@@ -45,21 +49,21 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """Steps taken at the last checkpoint; None where there is none."""
+        """The step of the last checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Start writing a state; the caller may go on, and donate it, at once.
+        """Start writing a state. The caller may donate the state and go on at once.
 
         Raises:
-          OSError, ValueError: if the one before could not be written.
+          OSError, ValueError: if the previous checkpoint could not be written.
         """
         state = jax.tree.map(np.asarray, state)
         saved = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
         self._manager.save(int(state.step), args=saved, custom_metadata={_DIGEST: digest(state)})
 
     def wait(self) -> None:
-        """Wait until what was saved is on the disk.
+        """Wait until the last checkpoint is on disk.
 
         Raises:
           OSError, ValueError: if it could not be written.
@@ -67,11 +71,18 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
-        """The checkpoint of a step, by default the last, as NumPy arrays in the structure of `like`.
+        """Read a checkpoint as NumPy arrays.
+
+        Args:
+          like: a state of the same structure, shapes and dtypes.
+          step: the step of the checkpoint; by default the last.
+
+        Returns:
+          The state.
 
         Raises:
-          DamagedError: if it cannot be read as what it should be, or is not what was saved.
-          OSError, ValueError: if the machine refuses to read it (see `storage.refusal`).
+          DamagedError: if the files cannot be read as a state like `like`, or the state differs from the saved one.
+          OSError, ValueError: if the machine refuses to read it (see `storage.find_refusal`).
         """
         step = self.latest_step if step is None else step
         target = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
@@ -81,44 +92,49 @@ class Checkpoints:
             saved = (self._manager.metadata(step).custom_metadata or {}).get(_DIGEST)
         except MemoryError:
             raise
-        except Exception as error:  # whatever damaged files make of Orbax, which is open
-            if storage.refusal(error) is not None:
+        except Exception as error:  # damaged files make Orbax raise errors of any type
+            if storage.find_refusal(error) is not None:
                 raise
-            line = (str(error).strip() or "nothing more is known").splitlines()[0]
+            line = (str(error).strip() or "no message").splitlines()[0]
             raise DamagedError(f"{type(error).__name__}: {line[:200]}") from error
         if saved is None:
-            raise DamagedError(f"its {_DIGEST} is not there")
+            raise DamagedError(f"expected a {_DIGEST} in its metadata, found none")
         if int(state.step) != step:
-            raise DamagedError(f"it is of step {int(state.step)}")
+            raise DamagedError(f"expected the state of step {step}, got that of step {int(state.step)}")
         if saved != digest(state):
-            raise DamagedError(f"its arrays are not those that were saved: their {_DIGEST} differs")
+            raise DamagedError(f"expected the arrays that were saved, got others: their {_DIGEST} differs")
         return state
 
-    def resume(self, like: TrainState, *, most: int) -> TrainState | None:
-        """The newest checkpoint that is whole, of at most so many steps; None where there is none of any kind.
+    def resume(self, like: TrainState, *, max_step: int) -> TrainState | None:
+        """Read the newest undamaged checkpoint of at most `max_step` steps.
 
-        Those that are newer are set aside, in the folder `damaged` beside that of the checkpoints, and it is said why.
-        What a run that was killed had begun to write is removed.
+        This method moves newer checkpoints to the folder `damaged`, next to the folder of checkpoints, and prints why.
+        It removes a checkpoint that a killed run had only begun to write.
 
         Args:
-          like: a state of the same structure.
-          most: steps that the log holds; a run that went on from a later one would leave a gap in it.
+          like: a state of the same structure, shapes and dtypes.
+          max_step: steps that the log holds. A run that resumed from a later step would leave a gap in the log.
+
+        Returns:
+          The state; None if there are no checkpoints at all.
 
         Raises:
-          DamagedError: if there are checkpoints, but none to go on from; all are left where they are.
+          DamagedError: if there are checkpoints, but the run can resume from none of them. All are left in place.
         """
         if processes.is_first():
             self._remove_unfinished()
         faults: dict[int, str] = {}
-        for step in reversed(storage.steps_of(self._directory)):
-            state, fault = self._try(like, step, most)
+        for step in reversed(storage.list_steps(self._directory)):
+            state, fault = self._try_restore(like, step, max_step)
             if state is not None:
                 self._set_aside(faults)
                 return state
             faults[step] = fault
         if faults:
             lines = [f"{self._directory / str(step)}: {fault}." for step, fault in faults.items()]
-            advice = "None is left to go on from: put a copy of one back, or move that folder away to begin again."
+            advice = (
+                "The run can resume from none of them: restore a copy of one, or move the folder away to start over."
+            )
             raise DamagedError("\n".join([*lines, advice]))
         return None
 
@@ -127,12 +143,12 @@ class Checkpoints:
             if ocp.utils.is_tmp_checkpoint(path):
                 shutil.rmtree(path)
 
-    def _try(self, like, step, most) -> tuple[TrainState | None, str]:
-        """The state, or what is wrong with it in any process."""
+    def _try_restore(self, like: TrainState, step: int, max_step: int) -> tuple[TrainState | None, str]:
+        """The state, and why it is None: a state counts only if every process can read it."""
         state, fault = None, "another process cannot read it"
         try:
-            if step > most:
-                raise DamagedError(f"the log beside it is whole up to step {most} only")
+            if step > max_step:
+                raise DamagedError(f"expected a log of at least {step} steps, got {max_step} complete ones")
             state = self.restore(like, step)
         except DamagedError as error:
             fault = str(error)
@@ -144,16 +160,16 @@ class Checkpoints:
             return
         if processes.is_first():
             for step, fault in faults.items():
-                place = _free(self._directory.parent / "damaged", str(step))
+                place = _find_free_path(self._directory.parent / "damaged", str(step))
                 place.parent.mkdir(exist_ok=True)
                 os.rename(self._directory / str(step), place)
-                print(f"The checkpoint of step {step} is set aside in {place}: {fault}.", file=sys.stderr)
+                print(f"Moved the checkpoint of step {step} to {place}: {fault}.", file=sys.stderr)
         processes.wait_for_all("set aside")
         self._manager.reload()
 
 
 def digest(state: Any) -> str:
-    """The SHA-256 of all arrays of a state, with their places, dtypes and shapes.
+    """The SHA-256 of all arrays of a state, including their paths, dtypes and shapes.
 
     Example:
       >>> digest({"a": np.zeros(2)}) == digest({"a": np.zeros(2)})
@@ -169,12 +185,12 @@ def digest(state: Any) -> str:
     return found.hexdigest()
 
 
-def _free(folder: Path, name: str) -> Path:
-    """A path in a folder that is not there yet."""
-    return next(path for path in _numbered(folder / name) if not path.exists())
+def _find_free_path(folder: Path, name: str) -> Path:
+    """A path in a folder that does not exist yet: `name`, else `name-2`, `name-3`, ..."""
+    return next(path for path in _number_paths(folder / name) if not path.exists())
 
 
-def _numbered(path: Path) -> Iterator[Path]:
+def _number_paths(path: Path) -> Iterator[Path]:
     yield path
     k = 2
     while True:

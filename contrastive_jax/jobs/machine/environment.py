@@ -1,4 +1,4 @@
-"""Where a run ran: versions, hardware, flags and the state of the source, for its summary."""
+"""The environment of a run, for its summary: versions, hardware, flags and the commit."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ _FLAGS = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES", "TF_CPP_",
 
 
 def describe() -> dict[str, Any]:
-    """Versions of what computes, what it computes on, the flags it is given, and the commit of its source."""
+    """The versions of the packages, the hardware, the flags, and the commit of the source."""
     return {
         "python": platform.python_version(),
         "versions": {"contrastive_jax": contrastive_jax.__version__} | {name: find_version(name) for name in _PACKAGES},
@@ -27,34 +27,40 @@ def describe() -> dict[str, Any]:
         "processes": jax.process_count(),
         "cpus": os.cpu_count(),
         "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_FLAGS)},
-        "git": source(Path(contrastive_jax.__file__).parents[1]),
+        "git": describe_checkout(Path(contrastive_jax.__file__).parents[1]),
     }
 
 
 def find_version(name: str) -> str | None:
-    """The version of a distribution; None where it is not installed, as in a checkout on PYTHONPATH."""
+    """The version of a distribution; None if it is not installed, as in a checkout on PYTHONPATH."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def source(folder: Path) -> dict[str, Any] | None:
-    """The commit of a checkout, and whether anything in it is changed or new; None where there is no checkout.
+def describe_checkout(folder: Path) -> dict[str, Any] | None:
+    """The commit of a checkout, and whether any file is modified or untracked.
 
     Args:
-      folder: its top. A package installed inside the checkout of something else is none.
+      folder: the top folder of the checkout. A folder below it does not count, so that a package that is installed
+        inside the checkout of another project reports no commit.
+
+    Returns:
+      {"commit": the full hash, "dirty": whether a file is modified or untracked}; None if git reports no commit.
     """
     if not (folder / ".git").exists():
         return None
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a git around this one
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    }  # a git that runs this process sets these
 
     def ask(*command: str) -> str:
         command = ("git", "--no-optional-locks", "-C", str(folder), *command)
         done = subprocess.run(command, env=own, capture_output=True, check=True, timeout=60)
-        return done.stdout.decode(errors="replace").strip()  # git may print names of files as the bytes they are
+        return done.stdout.decode(errors="replace").strip()  # file names may be any bytes
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):  # no git, no commit yet, or not this user's checkout
+    except (OSError, subprocess.SubprocessError):  # no git, no commit yet, or another user's checkout
         return None

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -7,11 +7,15 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """`with replacing(path) as temporary:` write to `temporary`; it replaces `path` whole, or not at all.
+def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Replace a file atomically: `with replace_atomically(path) as temporary:`, write to `temporary`.
 
-    The temporary file lies beside `path` and keeps its suffix, by which writers tell the format. The folder is
-    made if it is not there.
+    On exit the temporary file replaces `path`; after an exception `path` stays as it was. The temporary file is in the
+    same folder and has the same suffix, from which writers infer the format. The folder is created if it does not
+    exist.
+
+    Args:
+      path: the file to replace.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,7 +23,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())  # or, after a loss of power, the name may be there before the content
+            os.fsync(file.fileno())  # without it, a power failure may leave an empty file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

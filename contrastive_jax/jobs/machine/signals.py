@@ -1,4 +1,4 @@
-"""Ending a run when asked to, by SIGTERM (pre-emption) or SIGINT (Ctrl-C): between two steps, with a checkpoint."""
+"""How SIGTERM (pre-emption) and SIGINT (Ctrl-C) end a run: between two steps, with a checkpoint."""
 
 import contextlib
 import os
@@ -16,28 +16,31 @@ from contrastive_jax.jobs.machine import processes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def interruption(signum: int, step: int) -> Interrupted:
-    """The error that ends a run after a step, asked to by a signal."""
+def make_interruption(signum: int, step: int) -> Interrupted:
+    """The error that ends a run after a step because of a signal."""
     name = signal.Signals(signum).name
-    return Interrupted(f"{name}: stopped after step {step}; the same command goes on from it.", 128 + signum)
+    return Interrupted(f"{name}: stopped after step {step}; run the same command to resume from it.", 128 + signum)
 
 
 class Watch:
-    """Whether this run has been asked to end. Only from `begin` on: before a step is done there is nothing to save."""
+    """Remembers the signal that asks a run to end, from `begin` on: before the first step there is nothing to save."""
 
     def __init__(self) -> None:
         self._signum: int | None = None
 
     def begin(self) -> None:
-        """From here on the first signal is remembered, and the second ends the process at once."""
+        """Start to listen: the first signal is remembered, the second ends the process at once."""
         if _is_main_thread():
             signal.signal(signal.SIGINT, self._remember)
             if not processes.several():
                 signal.signal(signal.SIGTERM, self._remember)
 
     def asked(self, step: int) -> int | None:
-        """The signal to end by after this step, if any; several processes agree, a step or more after one was asked."""
-        # JAX has a handler of its own for SIGTERM where there are several, and lets them agree.
+        """The signal that asks the run to end after this step; None if there is none.
+
+        Several processes agree on the step, which may come one or more steps after the signal.
+        """
+        # In a job of several processes JAX handles SIGTERM, and makes them agree on a step.
         if processes.several() and multihost_utils.reached_preemption_sync_point(step):
             return self._signum or signal.SIGTERM
         return None if processes.several() else self._signum
@@ -46,20 +49,20 @@ class Watch:
         self._signum = signum
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if processes.several():
-            os.kill(os.getpid(), signal.SIGTERM)  # to JAX's handler
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX's handler takes it
         else:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        print(f"{signal.Signals(signum).name}: saving after this step; once more ends at once.", file=sys.stderr)
+        print(f"{signal.Signals(signum).name}: saving after this step; send it again to end at once.", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
-    """A `Watch` for the time of the training loop; afterwards signals mean what they did before."""
-    if not _is_main_thread():  # which alone hears of signals
+def watch_signals() -> Iterator[Watch]:
+    """A `Watch` for the training loop; on exit the previous signal handlers are restored."""
+    if not _is_main_thread():  # only the main thread receives signals
         yield Watch()
         return
     before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the first step compiles, Python hears of no signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python runs no handler while the first step compiles
     try:
         yield Watch()
     finally:
@@ -70,19 +73,22 @@ def watching() -> Iterator[Watch]:
 
 @contextlib.contextmanager
 def exit_on_signal(step: int) -> Iterator[None]:
-    """Once all steps are taken and saved, end the process at SIGTERM and SIGINT, with a line and the signal's status.
+    """End the process on SIGTERM and SIGINT, with a message and the signal's exit status.
 
-    A signal that this program has a handler for, as SIGINT in a notebook, is left to it. An exception would be no way
-    to end: some of those that a handler raises get lost in libraries' callbacks.
+    Use it once all steps are taken and saved. A signal that already has a handler, such as SIGINT in a notebook, keeps
+    it. The process ends directly, because libraries' callbacks may swallow an exception that a handler raises.
+
+    Args:
+      step: steps taken, for the message.
     """
 
     def end(signum: int, _: FrameType | None) -> None:
-        stopped = interruption(signum, step)
+        stopped = make_interruption(signum, step)
         print(stopped, file=sys.stderr, flush=True)
         os._exit(stopped.status)
 
-    # None is the handler that JAX has where there are several processes. All but the first wait in C++, where no
-    # handler in Python would be heard.
+    # JAX's own handler, in a job of several processes, reads as None. All processes but the first wait in C++, where
+    # Python runs no handler, so they take the default action.
     heard = [signum for signum in _SIGNALS if signal.getsignal(signum) in (signal.SIG_DFL, None)]
     if not _is_main_thread():
         heard = []
@@ -95,5 +101,5 @@ def exit_on_signal(step: int) -> Iterator[None]:
             signal.signal(signum, signal.SIG_DFL)
 
 
-def _is_main_thread():
+def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""What a machine refuses a run - space, permission, open files - told from all that can be wrong with what it holds."""
+"""What the machine refuses a run: space, permission, open files. Damaged files are another matter."""
 
 import contextlib
 import errno
@@ -23,28 +23,28 @@ except ImportError:  # Windows
 _ADVICE = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room within the quota",
-    errno.EACCES: "give this user the right to read and write there",
-    errno.EPERM: "give this user the right to read and write there",
-    errno.EROFS: "mount it for writing",
-    errno.EMFILE: "raise this process's limit of open files (ulimit -n)",
-    errno.EFBIG: "raise this process's limit of a file's size (ulimit -f)",
-    errno.ENFILE: "close files of other programs, or raise the machine's limit of them",
+    errno.EACCES: "give this user permission to read and write there",
+    errno.EPERM: "give this user permission to read and write there",
+    errno.EROFS: "mount it writable",
+    errno.EMFILE: "raise the limit on open files of this process (ulimit -n)",
+    errno.EFBIG: "raise the limit on file size of this process (ulimit -f)",
+    errno.ENFILE: "close files of other programs, or raise the limit on open files of the machine",
     errno.ENOMEM: "free memory",
-    errno.EIO: "see to the disk, or the network before it",
-    errno.ENOTDIR: "move the file away that lies where a folder is wanted",
-    errno.EEXIST: "move the file away that lies where a folder is wanted",
+    errno.EIO: "check the disk, or the network in front of it",
+    errno.ENOTDIR: "move away the file that is in place of a folder",
+    errno.EEXIST: "move away the file that is in place of a folder",
 }
 _NETWORK = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH)
-_ADVICE |= dict.fromkeys((*_NETWORK, errno.EBUSY), "see to the file system, or the network before it")
+_ADVICE |= dict.fromkeys((*_NETWORK, errno.EBUSY), "check the file system, or the network in front of it")
 
 
-def refusal(error: BaseException) -> int | None:
-    """The errno behind an error, if the machine refused something; None for any other error.
+def find_refusal(error: BaseException) -> int | None:
+    """The errno of an error that means that the machine refused something; None for any other error.
 
-    TensorStore, beneath Orbax, puts the operating system's words into errors of other types.
+    TensorStore, which Orbax uses, copies the operating system's message into errors of other types.
 
     Example:
-      >>> refusal(ValueError("RESOURCE_EXHAUSTED: writing d/1: No space left on device")) == errno.ENOSPC
+      >>> find_refusal(ValueError("RESOURCE_EXHAUSTED: writing d/1: No space left on device")) == errno.ENOSPC
       True
     """
     if isinstance(error, OSError) and error.errno in _ADVICE:
@@ -53,37 +53,51 @@ def refusal(error: BaseException) -> int | None:
 
 
 @contextlib.contextmanager
-def refusals_explained(workdir: Path) -> Iterator[None]:
-    """Turn what the machine refuses within this context into a `StorageError`.
+def explain_refusals(workdir: Path) -> Iterator[None]:
+    """Turn errors that mean that the machine refused something into a `StorageError`.
+
+    Args:
+      workdir: the workdir of the run.
 
     Raises:
-      StorageError: naming the file where it is known, and the last checkpoint, from which the run can go on.
+      StorageError: with the file if it is known, what to do, and the checkpoint that the run can resume from.
     """
     try:
         yield
-    except (UsageError, SourceError, jax.errors.JaxRuntimeError):  # the last is of devices, or of other processes
+    except (
+        UsageError,
+        SourceError,
+        jax.errors.JaxRuntimeError,
+    ):  # the last comes from devices, or from other processes
         raise
     except (OSError, ValueError, RuntimeError) as error:
-        if (number := refusal(error)) is None:
+        if (number := find_refusal(error)) is None:
             raise
         where = getattr(error, "filename", None) or workdir
-        raise StorageError(f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {_kept(workdir)}") from error
+        raise StorageError(
+            f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {_describe_last_checkpoint(workdir)}"
+        ) from error
 
 
 @contextlib.contextmanager
 def hold_lock(workdir: Path) -> Iterator[None]:
-    """Keep every other run out of a workdir; however this one ends, the operating system lets go of it.
+    """Lock a workdir against other runs. The operating system releases the lock however this process ends.
 
-    Where the system or the file system knows no locks, nothing is done.
+    Where the operating system or the file system has no locks, the workdir stays unlocked.
+
+    Args:
+      workdir: the folder to lock; created if it does not exist.
 
     Raises:
-      UsageError: if another run is going on there, or nothing can be written there.
+      UsageError: if another run uses the workdir, or it is not writable.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
+        raise UsageError(
+            f"--workdir={workdir}: expected a folder that can be written, got {error.strerror!r}."
+        ) from None
     with lock as file:
         try:
             if fcntl is not None:
@@ -91,8 +105,8 @@ def hold_lock(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UsageError(
-                f"--workdir={workdir}: another run is going on there ({file.read().strip()}). "
-                "Wait for its end, end it, or give another workdir."
+                f"--workdir={workdir}: expected a folder that no other run uses, got one in use "
+                f"({file.read().strip()}). Wait for it to end, stop it, or give another workdir."
             ) from None
         except OSError:
             pass
@@ -102,22 +116,22 @@ def hold_lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def steps_of(checkpoints: Path) -> list[int]:
-    """The steps that a folder of checkpoints holds, ascending."""
+def list_steps(checkpoints: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, ascending."""
     try:
         return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
     except OSError:
         return []
 
 
-def _kept(workdir: Path) -> str:
-    steps = steps_of(workdir / "checkpoints")
+def _describe_last_checkpoint(workdir: Path) -> str:
+    steps = list_steps(workdir / "checkpoints")
     if not steps:
-        return "There is no checkpoint yet: the same command begins again."
-    return f"The checkpoint of step {steps[-1]} is kept: the same command goes on from it."
+        return "There is no checkpoint yet: the same command starts over."
+    return f"The checkpoint of step {steps[-1]} is kept: the same command resumes from it."
 
 
-def silence_followers() -> None:
+def silence_repeated_errors() -> None:
     """Silence Orbax and TensorStore: they raise the first failure and also print every later one."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -125,7 +139,7 @@ def silence_followers() -> None:
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        # What TensorStore wants to say of each further array to an event loop, which is gone by then or never was.
+        # TensorStore reports every further array to an event loop that is closed or never existed.
         said = str(unraisable.exc_value)
         if said != "Event loop is closed" and "EventLoop' object has no attribute" not in said:
             before(unraisable)

@@ -1,7 +1,4 @@
-"""Runs killed at every moment end as if they had not been; and what that rests on.
-
-A difference is noticed, the process dies, nothing is overwritten.
-"""
+"""Runs that are killed end as if they had not been; and the harness notices a difference and overwrites nothing."""
 
 import random
 import subprocess
@@ -22,7 +19,7 @@ def two_runs(tmp_path, monkeypatch):
         (tmp_path / name / "metrics.jsonl").write_text('{"step": 0}\n')
         np.savez(tmp_path / name / "similarity.npz", edges=np.arange(3))
         states[tmp_path / name] = {"params": np.ones(2)}
-    monkeypatch.setattr(chaos, "_final_state", states.__getitem__)
+    monkeypatch.setattr(chaos, "_read_final_state", states.__getitem__)
     return tmp_path / "first", tmp_path / "second", states
 
 
@@ -67,7 +64,7 @@ def test_a_run_that_ends_first_is_not_killed(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path, capsys):
     assert chaos.main([f"--workdir={tmp_path}"]) == 2
-    assert "is there already; a new folder is wanted" in capsys.readouterr().err
+    assert "expected a new folder, got one that exists" in capsys.readouterr().err
 
 
 def test_five_kills_leave_no_trace(tmp_path, monkeypatch):
@@ -75,6 +72,6 @@ def test_five_kills_leave_no_trace(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")  # one device
     evaluation = {"raw_pixels": False, "probe_epochs": 1, "draws": 1}
     options = [*chaos.OPTIONS, *(f"--config.evaluation.{name}={value}" for name, value in evaluation.items())]
-    killed = list(chaos.chaos(tmp_path, options, kills=5, seed=0))
+    killed = list(chaos.kill_runs(tmp_path, options, kills=5, seed=0))
     assert sorted(kill.moment for kill in killed) == sorted(chaos.MOMENTS)
     assert max(kill.logged for kill in killed) == 220  # which is the one that was evaluating

@@ -1,4 +1,4 @@
-"""What the benchmark of long runs rests on: a step that is missing or there twice is noticed, and the pace is right."""
+"""The watch over long runs: a missing or repeated step is noticed, and the pace is right."""
 
 import json
 
@@ -20,20 +20,20 @@ def test_each_step_once(tmp_path):
 @pytest.mark.parametrize("steps", [[0, 1], [0, 2, 1], [0, 1, 1, 2], [0, 1, 2, 3]])
 def test_steps_that_are_missing_or_too_many(steps, tmp_path):
     write_log(tmp_path, steps)
-    with pytest.raises(SystemExit, match=f"metrics.jsonl has {len(steps)} rows that are not those of steps 0 to 2"):
+    with pytest.raises(SystemExit, match=f"expected the rows of steps 0 to 2, got {len(steps)} others"):
         long_run.check_logs(tmp_path, 3)
 
 
-def test_the_pace_is_that_since_the_sample_before():
+def test_the_pace_is_since_the_sample_before():
     samples = [
         long_run.Sample(step=100, seconds=9.0, memory=5_000_000, files=7, threads=3),
         long_run.Sample(step=300, seconds=10.0, memory=6_000_000, files=8, threads=4),
     ]
-    _, _, first, second = long_run.rows(iter(samples))
+    _, _, first, second = long_run.format_rows(iter(samples))
     assert first == "| 100 | 5 | 7 | 3 |  |"
     assert second == "| 300 | 6 | 8 | 4 | 5.0 |"
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path, capsys):
     assert long_run.main([f"--workdir={tmp_path}"]) == 2
-    assert "is there already; a new folder is wanted" in capsys.readouterr().err
+    assert "expected a new folder, got one that exists" in capsys.readouterr().err

@@ -17,26 +17,26 @@ def git(folder, *arguments):
 
 
 def test_the_commit_and_whether_anything_differs_from_it(tmp_path):
-    assert environment.source(tmp_path) is None
+    assert environment.describe_checkout(tmp_path) is None
     git(tmp_path, "init")
-    assert environment.source(tmp_path) is None  # no commit yet
+    assert environment.describe_checkout(tmp_path) is None  # no commit yet
     (tmp_path / "code.py").write_text("x = 1\n")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
-    clean = environment.source(tmp_path)
+    clean = environment.describe_checkout(tmp_path)
     assert len(clean["commit"]) == 40 and clean["dirty"] is False
     (tmp_path / "code.py").write_text("x = 2\n")
-    assert environment.source(tmp_path) == clean | {"dirty": True}
+    assert environment.describe_checkout(tmp_path) == clean | {"dirty": True}
     git(tmp_path, "checkout", "code.py")
     git(tmp_path, "config", "core.quotePath", "false")
     (tmp_path / os.fsdecode(b"\xff.py")).write_text("")  # new, and perhaps what was run; a name that is not UTF-8
-    assert environment.source(tmp_path) == clean | {"dirty": True}
+    assert environment.describe_checkout(tmp_path) == clean | {"dirty": True}
 
 
 def test_a_package_inside_another_checkout_has_no_commit(tmp_path):
     git(tmp_path, "init")
     (tmp_path / "site-packages").mkdir()
-    assert environment.source(tmp_path / "site-packages") is None
+    assert environment.describe_checkout(tmp_path / "site-packages") is None
 
 
 def test_flags_and_versions(monkeypatch):
@@ -48,7 +48,7 @@ def test_flags_and_versions(monkeypatch):
     assert "SECRET_TOKEN" not in found["flags"]
     assert found["versions"].keys() >= {"contrastive_jax", "jax", "jaxlib", "flax", "orbax-checkpoint"}
     assert (found["platform"], found["devices"], found["processes"]) == ("cpu", 8, 1)
-    assert found["git"] == environment.source(Path(__file__).parents[3])
+    assert found["git"] == environment.describe_checkout(Path(__file__).parents[3])
 
 
 def test_versions_of_what_is_not_installed(monkeypatch):

@@ -117,9 +117,9 @@ def test_two_processes_are_one_job_end_together_and_resume(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("host:1234", 2, None), "--coordinator=host:1234, --num_processes=2, --process_id=None: all three are wanted"),
-        (("host:1234", 2, 2), "--process_id=2: a number from 0 to 1 is wanted"),
-        (("host", 2, 0), "--coordinator=host: HOST:PORT is wanted"),
+        (("host:1234", 2, None), "--coordinator=host:1234, --num_processes=2, --process_id=None: expected all three"),
+        (("host:1234", 2, 2), "--process_id=2: expected an integer from 0 to 1"),
+        (("host", 2, 0), "--coordinator=host: expected HOST:PORT"),
     ],
 )
 def test_mistakes(given, message):

@@ -74,7 +74,7 @@ def at_step(monkeypatch):
 def wait_for_checkpoint(workdir, step):
     """Until it is whole: it is written while the next steps are taken."""
     deadline = time.monotonic() + 60
-    while step not in storage.steps_of(workdir / "checkpoints"):
+    while step not in storage.list_steps(workdir / "checkpoints"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -161,7 +161,7 @@ def test_no_file_descriptors(tmp_path, at_step, undisturbed, monkeypatch):
 
     at_step(4, exhaust)
     try:
-        with pytest.raises(StorageError, match="Too many open files; raise this process's limit of open files"):
+        with pytest.raises(StorageError, match="Too many open files; raise the limit on open files of this process"):
             run.run(CONFIG, workdir, steps=STEPS)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -204,7 +204,9 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
     tmp_path.chmod(0o500)
     status, lines = start(tmp_path / "run", *bound_by_modes())
     assert status == 2 and not (tmp_path / "run").exists()
-    assert lines == [f"error: --workdir={tmp_path / 'run'} cannot be written: Permission denied."]
+    assert lines == [
+        f"error: --workdir={tmp_path / 'run'}: expected a folder that can be written, got 'Permission denied'."
+    ]
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "checkpoints/4", "metrics.jsonl", "tensorboard"])
@@ -216,7 +218,7 @@ def test_what_cannot_be_written_or_read_is_named_and_nothing_is_lost(name, tmp_p
     (tmp_path / name).chmod(0o700)
     assert status == 2
     (line,) = lines
-    assert "Permission denied; give this user the right to read and write there." in line
+    assert "Permission denied; give this user permission to read and write there." in line
     assert "The checkpoint of step 4 is kept" in line
     assert not (tmp_path / "damaged").exists()
     assert digest_of_newest(tmp_path) == before
@@ -239,7 +241,7 @@ def digest_of_newest(workdir):
     ],
 )
 def test_what_the_machine_refuses_is_told_from_damage(error, refused):
-    assert (storage.refusal(error) is not None) == refused
+    assert (storage.find_refusal(error) is not None) == refused
 
 
 def test_a_workdir_belongs_to_one_run_at_a_time(tmp_path, at_step):
@@ -254,18 +256,19 @@ def test_a_workdir_belongs_to_one_run_at_a_time(tmp_path, at_step):
     assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
     ((status, (line,)),) = said
     assert status == 2
-    assert f"error: --workdir={tmp_path}: another run is going on there (process {os.getpid()} on " in line
+    assert line.startswith(f"error: --workdir={tmp_path}: expected a folder that no other run uses")
+    assert f"got one in use (process {os.getpid()} on " in line
     assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
 
 
 def test_an_image_that_cannot_be_read_is_no_matter_of_the_workdir(tmp_path):
     said = SourceError("images/a.png cannot be read: Permission denied")
-    with pytest.raises(SourceError, match=r"images/a\.png"), storage.refusals_explained(tmp_path):
+    with pytest.raises(SourceError, match=r"images/a\.png"), storage.explain_refusals(tmp_path):
         raise said
 
 
 def test_another_error_is_left_alone(tmp_path):
-    with pytest.raises(KeyError), storage.refusals_explained(tmp_path):
+    with pytest.raises(KeyError), storage.explain_refusals(tmp_path):
         raise KeyError("x")
-    with pytest.raises(FileNotFoundError), storage.refusals_explained(tmp_path):
+    with pytest.raises(FileNotFoundError), storage.explain_refusals(tmp_path):
         (tmp_path / "nowhere").read_text()

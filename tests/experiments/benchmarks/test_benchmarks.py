@@ -1,0 +1,48 @@
+"""Each benchmark runs on its smallest scale, and checks the values that it times."""
+
+import pytest
+
+from configs import smoke
+from contrastive_jax.data import sources
+from experiments.benchmarks import losses, ring, training
+
+
+@pytest.fixture
+def smallest_job(monkeypatch):
+    """The smoke preset, and no PyTorch, in place of the jobs."""
+    monkeypatch.setattr(
+        training, "JOBS", {"smoke": lambda: (smoke.get_config(), sources.load("digits", split="train"))}
+    )
+    monkeypatch.setattr(training, "make_torch_stepper", lambda config, source: None)
+
+
+def test_the_training_step(smallest_job, capsys):
+    assert training.main(["--jobs=smoke", "--steps=2"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| smoke")]
+    _, name, batch, ours, without, ratio, *peer, _ = (cell.strip() for cell in row.split("|"))
+    assert (name, batch, peer) == ("smoke", "64", ["", ""])
+    assert float(ours) > 0 and float(without) > 0 and " to " in ratio
+
+
+def test_jobs_that_are_not_there(capsys):
+    assert training.main(["--jobs=digits,mnist"]) == 2
+    assert capsys.readouterr().err == "error: --jobs: expected some of digits, resnet18_32, got mnist.\n"
+
+
+@pytest.mark.parametrize("library", losses.OURS)
+def test_a_loss(library):
+    found = losses.measure_cell("dhel", library, 64, 1)
+    assert found.keys() == {"seconds", "range", "megabytes", "floors"}
+
+
+def test_another_value_is_not_timed(monkeypatch):
+    monkeypatch.setattr(losses, "make_peer", lambda library, name, u, v: lambda: (0.0, 0 * u))
+    assert losses.measure_cell("dhel", "torch", 64, 1)["failed"].startswith("another value: ")
+
+
+def test_the_ring_holds_less_and_has_the_same_value():
+    (value, megabytes, times), (of_ring, less, _) = (
+        ring.measure(512, implementation, devices=8, repeats=1) for implementation in ("blockwise", "ring")
+    )
+    assert of_ring == pytest.approx(value, rel=1e-5)
+    assert less < megabytes and len(times) == 1

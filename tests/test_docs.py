@@ -1,0 +1,107 @@
+"""The documentation's examples run, its commands are accepted, and the counts that it states are right."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs import parts, validation
+from tests.command_line import parse
+from tests.losses import table
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PARTS = (DOCS / "parts.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL)
+FILES = {block.split("\n", 1)[0].removeprefix("# "): block for block in BLOCKS if block.startswith("# mylab/")}
+EXAMPLES = [block for block in BLOCKS if block not in FILES.values()]
+
+
+def commands_of(text):
+    """Every `python -m experiments.train` line, with what is continued on the lines after it."""
+    return re.findall(r"^python -m experiments\.train [^\n&]*", text.replace("\\\n", ""), re.MULTILINE)
+
+
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.parts]
+OTHERS = [
+    pytest.param(command, id=f"{path.stem}-{k}")
+    for path in PAGES
+    for k, command in enumerate(commands_of(path.read_text()))
+    if path.name != "parts.md"
+]
+
+
+@pytest.fixture
+def mylab(tmp_path, monkeypatch):
+    """A working directory with the package that the pages write."""
+    (tmp_path / "mylab").mkdir()
+    for name, block in FILES.items():
+        (tmp_path / name).write_text(block)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(ROOT), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mylab"]:
+        del sys.modules[name]
+
+
+def test_a_file_for_each_part():
+    names = ("encoders", "regularized", "linen_encoders", "heads", "data", "losses", "optimizers", "logged")
+    assert list(FILES) == [f"mylab/{name}.py" for name in names]
+    assert len(EXAMPLES) == 2
+
+
+@pytest.mark.slow
+def test_a_run_of_all_parts_from_python(mylab, monkeypatch):
+    names = {}
+    exec(compile(EXAMPLES[0], "parts.md", "exec"), names)
+    final = names["summary"]["final"]
+    assert len(final["spectrum"]) == 64 and final["embedding_norm"] > 0
+    assert names["config"].model.name == "resnet10"  # the caller's own is left as it was
+    config = Path("runs/own/config.json").read_text()
+    for part in ("encoders:SmallCNN", "heads:linear", "losses:hinge", "optimizers:lion", "logged:spectrum"):
+        assert f'"mylab.{part}"' in config
+    assert '"width": 8' in config
+
+
+def test_a_step_of_ones_own_loop(mylab):
+    names = {}
+    exec(compile(EXAMPLES[1], "parts.md", "exec"), names)
+    assert int(names["state"].step) == 3 and "hinge" in names["metrics"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands_of(PARTS))
+def test_a_run_of_ones_own_part_can_start(command, mylab, tmp_path):
+    preset = command.replace("--config=", f"--config={ROOT}/")
+    job = job_lib.prepare(parse(preset, tmp_path / "run").config, tmp_path / "run")
+    assert "mylab." in job.config.to_json() and job.num_steps > 0
+    assert not (tmp_path / "run").exists()
+
+
+def assert_is_accepted(command, workdir):
+    config = parse(command, workdir).config
+    validation.check(config, parts.resolve(config, parts.NONE), num_devices=2)
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_commands_of_other_pages_are_accepted(command, tmp_path):
+    assert_is_accepted(command, tmp_path)
+
+
+def test_the_four_remedies_are_accepted(tmp_path):
+    page = (DOCS / "estimators.md").read_text().replace("\\\n", "")
+    (always,) = re.findall(r"^train\(\) \{ (python .*?) \"\$\{@:2\}\"; \}$", page, re.MULTILINE)
+    runs = re.findall(r"^train (\w+)(.*)$", page, re.MULTILINE)
+    assert len(runs) == 6
+    for _, options in runs:
+        assert_is_accepted(always + options, tmp_path)
+
+
+def test_the_number_of_losses():
+    stated = re.findall(r"(\d+)\s+(?:forms of )?losses", (DOCS / "reliability.md").read_text())
+    assert stated
+    assert {int(number) for number in stated} == {len(table.ROWS)}
