@@ -9,8 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WHOLE_FILES = (
+    "tests/experiments/benchmarks/test_benchmarks.py",
     "tests/experiments/reliability/test_chaos.py",
-    "tests/experiments/test_studies.py",
+    "tests/experiments/studies/test_every_study.py",
     "tests/jobs/machine/test_processes.py",
     "tests/jobs/machine/test_storage.py",
     "tests/jobs/test_damage.py",
@@ -33,6 +34,7 @@ TESTS = (
     "tests/losses/test_implementations.py::test_memory_is_linear",
     "tests/losses/test_values.py::test_gradients",
     "tests/pairwise/test_blockwise.py::test_equals_one_device_under_every_mapping",
+    "tests/test_explicit_axes.py::test_every_loss",
     "tests/test_readme.py::test_the_first_job",
     "tests/theory/test_info_nce.py::test_least_limit_is_the_energy_of_the_uniform_law",
     "tests/theory/test_info_nce.py::test_limit_is_that_of_large_batches",
