@@ -61,7 +61,7 @@ def test_a_run_of_all_parts_from_python(mylab, monkeypatch):
     names = {}
     exec(compile(EXAMPLES[0], "parts.md", "exec"), names)
     final = names["summary"]["final"]
-    assert len(final["spectrum"]) == 64 and final["embedding_norm"] > 0
+    assert len(final["spectrum"]) == 16 and final["embedding_norm"] > 0
     assert names["config"].model.name == "resnet10"  # the caller's own is left as it was
     config = Path("runs/own/config.json").read_text()
     for part in ("encoders:SmallCNN", "heads:linear", "losses:hinge", "optimizers:lion", "logged:spectrum"):

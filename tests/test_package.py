@@ -29,6 +29,7 @@ PARTS = (
     "training",
 )
 HEAVY = ("absl", "flax", "grain", "matplotlib", "ml_collections", "optax", "orbax", "PIL", "sklearn", "tensorboardX")
+INSTALL = {name: f'pip install "contrastive_jax[{name}]"' for name in PYPROJECT["project"]["optional-dependencies"]}
 BLOCK = """
 import sys
 
@@ -100,16 +101,28 @@ def test_functions_need_jax_numpy_and_scipy_alone():
             ["orbax", "PIL", "ml_collections"],
             "contrastive_jax.jobs needs pillow, ml-collections, orbax-checkpoint: {train}",
         ),
-        ("import experiments.studies.optima", ["threadpoolctl"], "experiments.studies needs threadpoolctl: {studies}"),
-        ("import experiments.benchmarks.losses", ["psutil"], "experiments.benchmarks needs psutil: {bench}"),
-        ("import experiments.reliability.long_run", ["psutil"], "experiments.reliability needs psutil: {bench}"),
     ],
 )
 def test_a_missing_extra_names_itself(statement, without, wanted):
-    extras = {name: f'pip install "contrastive_jax[{name}]"' for name in PYPROJECT["project"]["optional-dependencies"]}
     done = run(statement, without)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"contrastive_jax.errors.MissingExtraError: {wanted.format(**extras)}"
+    assert done.stderr.splitlines()[-1] == f"contrastive_jax.errors.MissingExtraError: {wanted.format(**INSTALL)}"
+
+
+@pytest.mark.parametrize(
+    ("program", "without", "wanted"),
+    [
+        ("experiments.train", "grain", "contrastive_jax.jobs needs grain: {train}"),
+        ("experiments.studies", "threadpoolctl", "experiments.studies needs threadpoolctl: {studies}"),
+        ("experiments.studies.optima", "optax", "experiments.studies needs optax: {studies}"),
+        ("experiments.benchmarks.losses", "psutil", "experiments.benchmarks needs psutil: {bench}"),
+        ("experiments.reliability.chaos", "flax", "experiments.reliability needs flax: {bench}"),
+    ],
+)
+def test_a_program_without_its_extra_says_so_in_one_line(program, without, wanted):
+    done = run(f"import runpy; runpy.run_module({program!r}, run_name='__main__')", [without])
+    assert done.returncode == 1
+    assert done.stderr == f"error: {wanted.format(**INSTALL)}\n" and done.stdout == ""
 
 
 def test_the_wheel_holds_the_package_alone():

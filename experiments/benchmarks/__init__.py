@@ -1,5 +1,5 @@
 """Speed and memory of the losses and of the training step, beside other libraries."""
 
-from contrastive_jax import extras
+from experiments import check_extra
 
-extras.check("flax", "psutil", extra="bench", what="experiments.benchmarks")
+check_extra("flax", "psutil", extra="bench", what="experiments.benchmarks")

@@ -1,5 +1,5 @@
 """Whole runs, killed at random moments or watched over many steps."""
 
-from contrastive_jax import extras
+from experiments import check_extra
 
-extras.check("flax", "psutil", extra="bench", what="experiments.reliability")
+check_extra("flax", "psutil", extra="bench", what="experiments.reliability")

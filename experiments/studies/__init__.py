@@ -1,5 +1,5 @@
 """The theorems at work: embeddings optimised directly on the sphere, beside what theory predicts for them."""
 
-from contrastive_jax import extras
+from experiments import check_extra
 
-extras.check("matplotlib", "optax", "threadpoolctl", extra="studies", what="experiments.studies")
+check_extra("matplotlib", "optax", "threadpoolctl", extra="studies", what="experiments.studies")

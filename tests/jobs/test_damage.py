@@ -22,7 +22,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """A run of six steps that nothing happens to (see `SHARED_RUNS`): its workdir, job, and checkpoints' digests."""
+    """A run of six steps that nothing happens to: its workdir, job, and checkpoints' digests."""
     folder = tmp_path_factory.mktemp("undamaged") / "run"
     with jax.numpy_dtype_promotion("standard"):
         state = train(CONFIG, folder, STEPS)

@@ -30,7 +30,7 @@ def negatives(m):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole run of the smoke preset, set up once (see `SHARED_RUNS`): its workdir and summary."""
+    """A whole run of the smoke preset, set up once: its workdir and summary."""
     with jax.numpy_dtype_promotion("standard"):
         workdir = tmp_path_factory.mktemp("finished")
         return workdir, run.run(config(), workdir)

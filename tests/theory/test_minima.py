@@ -52,12 +52,6 @@ def test_minimum_is_attained_and_not_undercut(name, kwargs, m, x64):
         assert value(name, kwargs, x, y) >= minimum - 1e-9
 
 
-def test_every_loss_of_pairs_has_a_minimum():
-    named = {name for name, _ in MEMBERS}
-    others = {"vrns", "info_nce_based", "independently_additive", "moco", "sogclr"}  # the last two carry a past
-    assert named | others == {name for name in vars(losses) if not name.startswith("_")}
-
-
 def test_spectral_undercuts_the_simplex():
     """Its psi falls below 0, so Theorem 5.1 does not hold for it: orthogonal negatives are better."""
     x = jnp.asarray(theory.simplex(4, 4), jnp.float32)
