@@ -9,8 +9,10 @@ elsewhere. The dense product takes 0.06 ns, and 25 ns for each entry of its kern
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -19,13 +21,15 @@ from contrastive_jax import models
 FORMS = ("convolution", "product")
 
 
-def build(implementation: str | None, size: int, stride: int, kernel: int, channels: int, batch: int):
+def build(
+    implementation: Any, size: int, stride: int, kernel: int, channels: int, batch: int
+) -> tuple[Callable[..., Any], tuple[jax.Array, jax.Array]]:
     """A function that takes the gradients of a convolution, jitted, and its arguments."""
     images = jax.random.normal(jax.random.key(0), (batch, size, size, channels))
     weights = jax.random.normal(jax.random.key(1), (kernel, kernel, channels, channels))
     padding = [(kernel // 2, kernel // 2)] * 2
 
-    def loss(images, weights):
+    def loss(images: jax.Array, weights: jax.Array) -> jax.Array:
         return (models.convolve(images, weights, (stride, stride), padding, implementation=implementation) ** 2).sum()
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))), (images, weights)
@@ -45,14 +49,15 @@ def time_in_turn(calls: list[Callable[[], object]], seconds: float, least_repeat
     return best
 
 
-def chosen(*case: int) -> str:
+def choose(*case: int) -> str:
     """The form that the rule takes."""
     fn, arguments = build(None, *case)
     return FORMS[0] if "conv_general_dilated" in str(jax.make_jaxpr(fn)(*arguments)) else FORMS[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print the table, a line as each case is measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1,2,3,4", help="height and width of the maps")
     parser.add_argument("--channels", default="64,256,512")
     parser.add_argument("--batches", default="8,64,256")
@@ -68,10 +73,10 @@ def main() -> None:
         for stride in (1, 2) if size > 1 else (1,):
             for case in ((size, stride, options.kernel, c, batch) for c in channels for batch in batches):
                 built = [build(form, *case) for form in FORMS]
-                times = time_in_turn([lambda b=b: b[0](*b[1]) for b in built], options.seconds)
+                times = time_in_turn([functools.partial(fn, *arguments) for fn, arguments in built], options.seconds)
                 faster = FORMS[times.index(min(times))]
                 milliseconds = " | ".join(f"{1e3 * t:.2f}" for t in times)
-                print(f"| {size} | {stride} | {case[3]} | {case[4]} | {milliseconds} | {chosen(*case)} | {faster} |")
+                print(f"| {size} | {stride} | {case[3]} | {case[4]} | {milliseconds} | {choose(*case)} | {faster} |")
 
 
 if __name__ == "__main__":

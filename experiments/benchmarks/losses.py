@@ -54,11 +54,11 @@ def make_ours(name: str, implementation: str, u: np.ndarray, v: np.ndarray) -> R
 
     from contrastive_jax import losses
 
-    kwargs = {} if name in ("kcl", "siglip") else {"temperature": TEMPERATURE}
+    kwargs: dict[str, Any] = {} if name in ("kcl", "siglip") else {"temperature": TEMPERATURE}
     if name == "dhel":
         kwargs["form"] = "sum"
 
-    def mean(u, v):
+    def mean(u: Any, v: Any) -> Any:
         return getattr(losses, name)(u, v, implementation=implementation, **kwargs).mean()
 
     return _jit(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
@@ -69,7 +69,7 @@ def _jit(fn: Callable[..., Any], u: np.ndarray, v: np.ndarray) -> Run:
 
     u, v, step = jax.device_put(u), jax.device_put(v), jax.jit(fn)
 
-    def run():
+    def run() -> tuple[float, Any]:
         value, (grad, _) = jax.block_until_ready(step(u, v))
         return float(value), grad
 
@@ -85,7 +85,7 @@ def make_peer(library: str, name: str, u: np.ndarray, v: np.ndarray) -> Run:
 
         labels = jnp.tile(jnp.arange(len(u)), 2)
 
-        def mean(u, v):
+        def mean(u: Any, v: Any) -> Any:
             return optax.losses.ntxent(jnp.concatenate([u, v]), labels, temperature=TEMPERATURE)
 
         return _jit(jax.value_and_grad(mean, argnums=(0, 1)), u, v)
@@ -94,13 +94,14 @@ def make_peer(library: str, name: str, u: np.ndarray, v: np.ndarray) -> Run:
     from experiments.benchmarks import torch_losses
 
     fn = torch_losses.create(library, name, TEMPERATURE)
-    u, v = (torch.tensor(x, requires_grad=True) for x in (u, v))
+    views: Any = [torch.tensor(x, requires_grad=True) for x in (u, v)]
 
-    def run():
-        u.grad = v.grad = None
-        value = fn(u, v)
+    def run() -> tuple[float, np.ndarray]:
+        for view in views:
+            view.grad = None
+        value = fn(*views)
         value.backward()
-        return value.item(), u.grad.numpy()
+        return value.item(), views[0].grad.numpy()
 
     return run
 

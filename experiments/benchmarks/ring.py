@@ -11,6 +11,7 @@ import os
 import statistics
 import sys
 import time
+from typing import Any
 
 D = 128
 
@@ -61,7 +62,8 @@ def measure(m: int, implementation: str, devices: int, repeats: int) -> tuple[fl
         start = time.perf_counter()
         value, _ = jax.block_until_ready(step(u, v))
         times.append(time.perf_counter() - start)
-    return float(value), step.memory_analysis().temp_size_in_bytes / 1e6, times[1:]
+    analysis: Any = step.memory_analysis()
+    return float(value), analysis.temp_size_in_bytes / 1e6, times[1:]
 
 
 if __name__ == "__main__":

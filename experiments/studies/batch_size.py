@@ -4,8 +4,8 @@ python -m experiments.studies.batch_size [--quick] [--out=runs/studies] [--seed=
 """
 
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,22 +29,24 @@ class Row(NamedTuple):
     unbiased: bool = False
 
 
-def _softmax(loss, constant, limit, **kwargs):
+def _softmax(
+    loss: Callable[..., jax.Array], constant: Callable[[int], float], limit: Callable[..., float], **kwargs: Any
+) -> Row:
     return Row(lambda u, v: loss(u, v, temperature=TEMPERATURE, **kwargs).mean(), constant, limit)
 
 
-def _limit(**kinds):
+def _limit(**kinds: bool) -> Callable[[jax.Array, jax.Array], float]:
     return lambda u, v: float(theory.asymptotic_info_nce(u, v, temperature=TEMPERATURE, **kinds))
 
 
-def _limit_of_dhel_sum(u, v):
+def _limit_of_dhel_sum(u: jax.Array, v: jax.Array) -> float:
     """`_limit` has the uniformity once; the form "sum" has it twice."""
     once = _limit(cross_view=False, within_view=True)(u, v)
     return 2 * once + float(jnp.sum(u * v, axis=-1).mean()) / TEMPERATURE
 
 
-def _kcl(kernel):
-    def loss(u, v):
+def _kcl(kernel: str) -> Row:
+    def loss(u: jax.Array, v: jax.Array) -> jax.Array:
         return losses.kcl(u, v, kernel=kernel).mean()
 
     return Row(loss, lambda m: 0.0, lambda u, v: float(loss(u, v)), unbiased=True)
@@ -82,22 +84,24 @@ def batch_size(*, quick: bool, seed: int) -> study.Result:
         row = LOSSES[name]
         limit = row.limit(u, v)
         for m in sizes:
-            means = _means(row.loss, u, v, orders, m) - row.constant(m)
+            means = _measure(row.loss, u, v, orders, m) - row.constant(m)
             rows.append(_summarize(name, m, means, limit))
-    return study.Result(rows, _checks(rows, names), _figure(rows, names, sizes))
+    return study.Result(rows, _check(rows, names), _draw(rows, names, sizes))
 
 
-def _means(loss, u, v, orders, m):
+def _measure(
+    loss: Callable[[jax.Array, jax.Array], jax.Array], u: jax.Array, v: jax.Array, orders: jax.Array, m: int
+) -> np.ndarray:
     """The mean loss of each partition into batches of m: [partitions]."""
 
-    def of_partition(order):
+    def of_partition(order: jax.Array) -> jax.Array:
         batches = (x[order].reshape(-1, m, DIMENSIONS) for x in (u, v))
         return jax.lax.map(lambda pair: loss(*pair), tuple(batches), batch_size=max(1, 256 // m)).mean()
 
     return np.asarray(jax.jit(lambda orders: jax.lax.map(of_partition, orders))(orders))
 
 
-def _summarize(name, m, means, limit):
+def _summarize(name: str, m: int, means: np.ndarray, limit: float) -> dict[str, Any]:
     error = means.std(ddof=1) / np.sqrt(len(means))
     reach = error * stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1)
     return {
@@ -111,7 +115,7 @@ def _summarize(name, m, means, limit):
     }
 
 
-def _checks(rows, names):
+def _check(rows: list[dict[str, Any]], names: Sequence[str]) -> list[study.Check]:
     unbiased = [row for row in rows if LOSSES[row["loss"]].unbiased]
     # With the full set as the batch nothing is random: the standard error is rounding.
     sigmas = max(abs(row["bias"]) / (row["standard error"] + 1e-9) for row in unbiased)
@@ -124,7 +128,7 @@ def _checks(rows, names):
     return checks
 
 
-def _figure(rows, names, sizes):
+def _draw(rows: list[dict[str, Any]], names: Sequence[str], sizes: Sequence[int]) -> Figure:
     figure = Figure(figsize=(2 * study.COLUMN, 2.7), layout="constrained")
     figure.suptitle("Expected loss of one set of embeddings against the size of the batch", fontsize=9)
     family, kernels = figure.subplots(1, 2)

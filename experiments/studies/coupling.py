@@ -5,7 +5,7 @@ python -m experiments.studies.coupling [--quick] [--out=runs/studies] [--seed=0]
 
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +38,11 @@ class Row(NamedTuple):
     of_similarities: Callable[[Similarities], jax.Array]
 
 
-def _info_nce(s):
+def _info_nce(s: Similarities) -> jax.Array:
     return jnp.mean(_log_sum(s.cross) + _log_sum(s.cross.T)) / 2 - _mean_positive(s)
 
 
-def _dcl(s):
+def _dcl(s: Similarities) -> jax.Array:
     u, v = (
         jnp.logaddexp(_log_sum_of_others(cross), _log_sum_of_others(within))
         for cross, within in ((s.cross, s.within_u), (s.cross.T, s.within_v))
@@ -50,30 +50,30 @@ def _dcl(s):
     return jnp.mean(u + v) / 2 - _mean_positive(s)
 
 
-def _dhel(s):
+def _dhel(s: Similarities) -> jax.Array:
     return jnp.mean(_log_sum_of_others(s.within_u) + _log_sum_of_others(s.within_v)) / 2 - _mean_positive(s)
 
 
-def _kcl(s):
-    def kernel(x):
+def _kcl(s: Similarities) -> jax.Array:
+    def kernel(x: jax.Array) -> jax.Array:
         return jnp.exp(-KCL_T * (2 - 2 * x))
 
-    def energy(within):
+    def energy(within: jax.Array) -> jax.Array:
         m = len(within)
         return jnp.sum(jnp.where(jnp.eye(m, dtype=bool), 0, kernel(within))) / (m * (m - 1))
 
     return KCL_GAMMA * (energy(s.within_u) + energy(s.within_v)) - 2 * jnp.mean(kernel(jnp.diagonal(s.cross)))
 
 
-def _log_sum(x):
+def _log_sum(x: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(x / TEMPERATURE, axis=1)
 
 
-def _log_sum_of_others(x):
+def _log_sum_of_others(x: jax.Array) -> jax.Array:
     return _log_sum(jnp.where(jnp.eye(len(x), dtype=bool), -jnp.inf, x))
 
 
-def _mean_positive(s):
+def _mean_positive(s: Similarities) -> jax.Array:
     return jnp.mean(jnp.diagonal(s.cross)) / TEMPERATURE
 
 
@@ -103,11 +103,11 @@ def coupling(*, quick: bool, seed: int) -> study.Result:
         rows.append(
             {
                 "loss": name,
-                "alignment depends on negatives, predicted": _yes(COUPLED[name][0]),
+                "alignment depends on negatives, predicted": _format_yes(COUPLED[name][0]),
                 "change, greatest": greatest[0],
-                "uniformity depends on positives, predicted": _yes(COUPLED[name][1]),
+                "uniformity depends on positives, predicted": _format_yes(COUPLED[name][1]),
                 "change, greatest ": greatest[1],
-                "decoupled": _yes(max(greatest) < NEGLIGIBLE),
+                "decoupled": _format_yes(max(greatest) < NEGLIGIBLE),
                 "loss, last": float(trace.loss[-1]),
             }
         )
@@ -117,7 +117,7 @@ def coupling(*, quick: bool, seed: int) -> study.Result:
                 checks.append(study.Check(f"{name}: {part} changes by more than 0.01, shortfall", NOTABLE - value, 0))
             else:
                 checks.append(study.Check(f"{name}: {part} does not change", value, NEGLIGIBLE))
-    return study.Result(rows, checks, _figure(measured))
+    return study.Result(rows, checks, _draw(measured))
 
 
 class Trace(NamedTuple):
@@ -129,13 +129,13 @@ class Trace(NamedTuple):
     uniformity: jax.Array  # relative change of the negatives' part
 
 
-def _descend(row, m, d, steps, seed):
+def _descend(row: Row, m: int, d: int, steps: int, seed: int) -> Trace:
     optimizer = optax.adam(0.01)
 
-    def step(carry, _):
+    def step(carry: Any, _: None) -> tuple[Any, Trace]:
         x, state = carry
         loss, gradient = jax.value_and_grad(lambda x: row.loss(*x))(x)
-        trace = _measure(row, *x, loss)
+        trace = _measure(row, x[0], x[1], loss)
         updates, state = optimizer.update(gradient, state)
         x = optax.apply_updates(x, updates)
         return (pairwise.normalize(x.reshape(-1, d)).reshape(x.shape), state), trace
@@ -144,7 +144,7 @@ def _descend(row, m, d, steps, seed):
     return jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps)[1])((x, optimizer.init(x)))
 
 
-def _measure(row, u, v, loss):
+def _measure(row: Row, u: jax.Array, v: jax.Array, loss: jax.Array) -> Trace:
     s = Similarities(u @ v.T, u @ u.T, v @ v.T)
     positive = jnp.eye(len(u), dtype=bool)
     optimum = theory.negative_similarity_optimum(len(u))
@@ -161,7 +161,7 @@ def _measure(row, u, v, loss):
     )
 
 
-def _push(gradient, u, v):
+def _push(gradient: Similarities, u: jax.Array, v: jax.Array) -> jax.Array:
     """The gradient [m, d] of the anchors u due to their negatives, along the sphere."""
     negative = ~jnp.eye(len(u), dtype=bool)
     cross, within = (jnp.where(negative, x, 0) for x in (gradient.cross, gradient.within_u + gradient.within_u.T))
@@ -169,15 +169,15 @@ def _push(gradient, u, v):
     return push - jnp.sum(push * u, axis=1, keepdims=True) * u
 
 
-def _change(there, here):
+def _change(there: jax.Array, here: jax.Array) -> jax.Array:
     return jnp.linalg.norm(there - here) / jnp.linalg.norm(here)
 
 
-def _yes(x):
+def _format_yes(x: bool) -> str:
     return "yes" if x else "no"
 
 
-def _figure(measured):
+def _draw(measured: dict[str, Trace]) -> Figure:
     figure = Figure(figsize=(2 * study.COLUMN, 2.7), layout="constrained")
     figure.suptitle("How much each part of the gradient depends on the other's pairs, over training", fontsize=9)
     panels = figure.subplots(1, 2, sharey=True)

@@ -4,6 +4,7 @@ python -m experiments.studies.gradients [--quick] [--out=runs/studies] [--seed=0
 """
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def gradients(*, quick: bool, seed: int) -> study.Result:
     The batches have m = 2 to 1,024 pairs, and each contains the one before (Lee 2025).
     """
     sizes = [2**k for k in range(1, 4 if quick else 11)]
-    u, v = _embeddings(2 * max(sizes), max(sizes), seed)
+    u, v = _draw_embeddings(2 * max(sizes), max(sizes), seed)
     rows = [_measure(u[:m], v[:m]) for m in sizes]
     same = np.array([row["same pair"] for row in rows])
     checks = [
@@ -31,22 +32,22 @@ def gradients(*, quick: bool, seed: int) -> study.Result:
         study.Check("by how much a gradient falls below 0", max(-row["range"][0] for row in rows), 0),
         study.Check("by how much the gradient of one pair rises with m", float(np.diff(same).max()), 0),
     ]
-    return study.Result(rows, checks, _figure(rows))
+    return study.Result(rows, checks, _draw(rows))
 
 
-def _embeddings(d, n, seed):
+def _draw_embeddings(d: int, n: int, seed: int) -> tuple[jax.Array, ...]:
     """Pairs whose similarities spread like those of trained embeddings, yet linearly independent."""
     spread = jnp.where(jnp.arange(d) < 16, 1.0, 1.0 / jnp.sqrt(d))
     center, *noise = jax.random.normal(jax.random.key(seed), (3, n, d)) * spread[None, None]
     return tuple(pairwise.normalize(center + 0.5 * x) for x in noise)
 
 
-def _measure(u, v):
+def _measure(u: jax.Array, v: jax.Array) -> dict[str, Any]:
     m = len(u)
-    gradient = _gradient(u, v)
+    gradient = _find_gradient(u, v)
     formula = theory.info_nce_negative_gradient(u @ v.T, temperature=TEMPERATURE)
     anchors = np.arange(min(m, ANCHORS))
-    measured = np.array([_along_similarities(gradient[i], u[i], v) for i in anchors])
+    measured = np.array([_project(gradient[i], u[i], v) for i in anchors])
     negative = anchors[:, None] != np.arange(m)
     measured, formula = measured[negative], np.asarray(formula)[anchors][negative]
     return {
@@ -62,12 +63,12 @@ def _measure(u, v):
 
 @jax.jit
 @jax.grad
-def _gradient(u, v):
+def _find_gradient(u: jax.Array, v: jax.Array) -> jax.Array:
     return losses.info_nce(u, v, temperature=TEMPERATURE).mean()
 
 
 @jax.jit
-def _along_similarities(gradient, anchor, v):
+def _project(gradient: jax.Array, anchor: jax.Array, v: jax.Array) -> jax.Array:
     """The derivatives [m] along directions of which the j-th changes only the anchor's similarity to v_j, at unit rate.
 
     They leave the other similarities and the anchor's norm as they are: the columns of the pseudo-inverse of all those
@@ -77,7 +78,7 @@ def _along_similarities(gradient, anchor, v):
     return jnp.linalg.solve(rows @ rows.T, rows @ gradient)[:-1]
 
 
-def _figure(rows):
+def _draw(rows: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(study.COLUMN, 2.7), layout="constrained")
     axes = figure.subplots()
     m = [row["m"] for row in rows]

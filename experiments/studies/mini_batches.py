@@ -5,6 +5,8 @@ python -m experiments.studies.mini_batches [--quick] [--out=runs/studies] [--see
 
 import itertools
 import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +31,10 @@ def mini_batches(*, quick: bool, seed: int) -> study.Result:
     n, epochs, names, starts = (8, 500, ("simclr",), 1) if quick else (32, 2000, tuple(LOSSES), 3)
     sizes = [2, n] if quick else [2, 4, 8, 16, 32]
     rows = [row for name in names for m in sizes for row in _measure(name, n, m, epochs, seed + np.arange(starts))]
-    return study.Result(rows, _checks(rows, n), _figure(rows, n, names, sizes))
+    return study.Result(rows, _check(rows, n), _draw(rows, n, names, sizes))
 
 
-def _measure(name, n, m, epochs, seeds):
+def _measure(name: str, n: int, m: int, epochs: int, seeds: np.ndarray) -> Iterator[dict[str, Any]]:
     """A row for each partition and weight of VRNS, over all starts."""
     found = _descend(name, n, m, epochs, seeds)
     least, greatest = theory.negative_variance_bounds(n, m)
@@ -52,16 +54,16 @@ def _measure(name, n, m, epochs, seeds):
         }
 
 
-def _descend(name, n, m, epochs, seeds):
+def _descend(name: str, n: int, m: int, epochs: int, seeds: np.ndarray) -> np.ndarray:
     """Embeddings [partition x weight, seed, 2, n, n] after so many passes over the set, with Adam.
 
     The batches of a pass share no embedding, so one step on all of them equals a step on each in turn.
     """
 
-    def loss(x, order, weight):
+    def loss(x: jax.Array, order: jax.Array, weight: jax.Array) -> jax.Array:
         batches = pairwise.normalize(x.reshape(-1, n)).reshape(2, n, n)[:, order].reshape(2, n // m, m, n)
 
-        def of_batch(u, v):
+        def of_batch(u: jax.Array, v: jax.Array) -> jax.Array:
             contrastive = LOSSES[name](u, v, temperature=TEMPERATURE)
             return (contrastive + weight * losses.vrns(u, v, num_instances=n)).mean()
 
@@ -69,8 +71,8 @@ def _descend(name, n, m, epochs, seeds):
 
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, epochs), eps=1e-12)
 
-    def run(reshuffled, weight, seed):
-        def epoch(carry, key):
+    def run(reshuffled: jax.Array, weight: jax.Array, seed: jax.Array) -> jax.Array:
+        def epoch(carry: Any, key: jax.Array) -> tuple[Any, None]:
             x, state = carry
             order = jnp.where(reshuffled, jax.random.permutation(key, n), jnp.arange(n))
             updates, state = optimizer.update(jax.grad(loss)(x, order, weight), state)
@@ -86,7 +88,7 @@ def _descend(name, n, m, epochs, seeds):
     return np.asarray(jax.jit(jax.vmap(over_seeds, (0, 0, None)))(*settings, jnp.asarray(seeds)))
 
 
-def _checks(rows, n):
+def _check(rows: list[dict[str, Any]], n: int) -> list[study.Check]:
     optimal = [row for row in rows if row["partition"] == "fixed" and not row["VRNS"]]
     outside = [
         max(row["interval"][0] - row["of the starts"][0], row["of the starts"][1] - row["interval"][1])
@@ -104,9 +106,10 @@ def _checks(rows, n):
     ]
 
 
-def _figure(rows, n, names, sizes):
+def _draw(rows: list[dict[str, Any]], n: int, names: Sequence[str], sizes: Sequence[int]) -> Figure:
     figure = Figure(figsize=(2 * study.COLUMN, 5.2), layout="constrained")
-    curves, spheres = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    curves, spheres = halves
     curves.suptitle(f"Variance of all negative similarities after mini-batches of m, n = {n}", fontsize=9)
     panels = curves.subplots(1, 2, sharey=True)
     for axes, partition in zip(panels, PARTITIONS, strict=True):
@@ -127,7 +130,7 @@ def _figure(rows, n, names, sizes):
     return figure
 
 
-def _draw_curves(axes, rows, names, sizes):
+def _draw_curves(axes: Any, rows: list[dict[str, Any]], names: Sequence[str], sizes: Sequence[int]) -> None:
     least, greatest = np.array([theory.negative_variance_bounds(max(sizes), m) for m in sizes]).T
     axes.fill_between(sizes, least, greatest, color=study.SKY, alpha=0.3, label="Theorem 5.5, for\nfixed batches")
     looks = {"simclr": (study.BLUE, "o"), "dcl": (study.ORANGE, "s"), "dhel": (study.GREEN, "^")}
@@ -151,7 +154,7 @@ def _draw_curves(axes, rows, names, sizes):
     axes.set_ylim(bottom=0)
 
 
-def _draw_sphere(axes, x, batches):
+def _draw_sphere(axes: Any, x: np.ndarray, batches: int) -> None:
     angle, height = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     grid = np.cos(angle) * np.sin(height), np.sin(angle) * np.sin(height), np.cos(height)
     axes.plot_wireframe(*grid, color="0.88", linewidth=0.4)

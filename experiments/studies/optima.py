@@ -4,8 +4,8 @@ python -m experiments.studies.optima [--quick] [--out=runs/studies] [--seed=0]
 """
 
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,13 @@ class Row(NamedTuple):
     negative: Callable[[int], float] = theory.negative_similarity_optimum
 
 
-def make_row(name: str, **kwargs) -> Row:
+def make_row(name: str, **kwargs: Any) -> Row:
     """A loss of pairs by name."""
     fn = getattr(losses, name)
     return Row(lambda u, v: fn(u, v, **kwargs).mean(), lambda n: theory.minimum(name, m=n, **kwargs))
 
 
-def make_view_row(name: str, **kwargs) -> Row:
+def make_view_row(name: str, **kwargs: Any) -> Row:
     """A multi-view loss on three views; the third is the sum of the other two, which the loss normalises."""
     fn = getattr(losses, name)
     return Row(
@@ -45,16 +45,18 @@ def make_view_row(name: str, **kwargs) -> Row:
 def make_siglip_within_view() -> Row:
     """SigLIP with within-view negatives, at a bias where it separates excessively without them."""
 
-    def phi(s):
+    def phi(s: jax.Array) -> jax.Array:
         return -jax.nn.softplus(-10 * s)
 
-    def psi(s, n):
+    def psi(s: jax.Array, n: int) -> jax.Array:
         return (n - 1) * jax.nn.softplus(10 * s)
 
-    def loss(u, v):
+    def loss(u: jax.Array, v: jax.Array) -> jax.Array:
         return losses.independently_additive(u, v, phi=phi, psi=lambda s: psi(s, len(u)), within_view=True).mean()
 
-    return Row(loss, lambda n: float(2 * psi(jnp.float64(theory.negative_similarity_optimum(n)), n) - phi(1.0)))
+    return Row(
+        loss, lambda n: float(2 * psi(jnp.float64(theory.negative_similarity_optimum(n)), n) - phi(jnp.float64(1)))
+    )
 
 
 LOSSES = {
@@ -95,13 +97,13 @@ def optima(*, quick: bool, seed: int) -> study.Result:
             rows.append(_measure(name, row, n, [minimize(n=n, d=n, seed=seed + k) for k in range(starts)]))
     worst = {key: max(row[key] for row in rows) for key in ERRORS}
     checks = [study.Check(f"largest {key} of all losses, n and starts", value, LIMIT) for key, value in worst.items()]
-    return study.Result(rows, checks, _figure(rows, names, sizes))
+    return study.Result(rows, checks, _draw(rows, names, sizes))
 
 
 ERRORS = ("error of s_pos", "error of s_neg", "error of minimum")
 
 
-def _measure(name, row, n, found):
+def _measure(name: str, row: Row, n: int, found: Sequence[sphere.Embeddings]) -> dict[str, Any]:
     """The largest error over all pairs and starts."""
     target = row.negative(n)
     minimum = row.minimum(n)
@@ -119,7 +121,7 @@ def _measure(name, row, n, found):
     return {"loss": name, "n": n} | measured | dict(zip(ERRORS, map(float, errors), strict=True))
 
 
-def _figure(rows, names, sizes):
+def _draw(rows: list[dict[str, Any]], names: Sequence[str], sizes: Sequence[int]) -> Figure:
     figure = Figure(figsize=(2 * study.COLUMN, 3.6), layout="constrained")
     figure.suptitle("Full-batch optima: largest error over all pairs and starts", fontsize=9)
     panels = figure.subplots(1, 3, sharey=True)

@@ -27,11 +27,11 @@ def separation(*, quick: bool, seed: int) -> study.Result:
     count = 5 if quick else 21
     scales, biases = np.linspace(0.5, 12, count), np.linspace(-10, 8, count)
     predicted = theory.siglip_separates_excessively(scale=scales[:, None], bias=biases, n=N)
-    outside = np.abs(_margin(scales[:, None], biases)) > BAND
-    excess = {kind: _excess(kind == WITHIN, scales, biases, seed) for kind in (CROSS, WITHIN)}
+    outside = np.abs(_find_margin(scales[:, None], biases)) > BAND
+    excess = {kind: _find_excess(kind == WITHIN, scales, biases, seed) for kind in (CROSS, WITHIN)}
     rows, checks = [], []
     for kind, values in excess.items():
-        says = predicted if kind == CROSS else np.zeros_like(predicted)
+        says = np.asarray(predicted) if kind == CROSS else np.zeros_like(predicted)
         agree = (values > TOLERANCE) == says
         rows.append(
             {
@@ -46,21 +46,21 @@ def separation(*, quick: bool, seed: int) -> study.Result:
             }
         )
         checks.append(study.Check(f"{kind}: grid points outside the band that disagree", (~agree[outside]).sum(), 0))
-    return study.Result(rows, checks, _figure(scales, biases, excess))
+    return study.Result(rows, checks, _draw(scales, biases, excess))
 
 
 CROSS, WITHIN = "cross-view", "cross- and within-view"
 
 
-def _margin(scale, bias):
+def _find_margin(scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Log of the right side of Equation 10 over the left; above 0 where SigLIP separates excessively."""
     return np.log((N - 2) / 2) - np.logaddexp(0, scale / (N - 1) - bias) + np.logaddexp(0, scale + bias)
 
 
-def _excess(within_view, scales, biases, seed):
+def _find_excess(within_view: bool, scales: np.ndarray, biases: np.ndarray, seed: int) -> np.ndarray:
     """How far the mean of s_neg at the optimum lies below -1/(n-1), for each scale and bias."""
 
-    def loss(u, v, scale, bias):
+    def loss(u: jax.Array, v: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         return losses.independently_additive(
             u,
             v,
@@ -75,7 +75,7 @@ def _excess(within_view, scales, biases, seed):
     return theory.negative_similarity_optimum(N) - mean
 
 
-def _figure(scales, biases, excess):
+def _draw(scales: np.ndarray, biases: np.ndarray, excess: dict[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(2 * study.COLUMN, 2.7), layout="constrained")
     figure.suptitle(f"SigLIP's full-batch optimum, n = {N}: how far negatives lie below the simplex", fontsize=9)
     fine = np.meshgrid(np.linspace(scales[0], scales[-1], 300), np.linspace(biases[0], biases[-1], 300))
@@ -84,7 +84,7 @@ def _figure(scales, biases, excess):
     for axes, (kind, values) in zip(panels, excess.items(), strict=True):
         image = axes.pcolormesh(scales, biases, np.maximum(values.T, 0), cmap="cividis", vmin=0, vmax=top)
         image.set_rasterized(True)
-        axes.contour(*fine, _margin(*fine), levels=[0], colors=study.RED, linewidths=1.8)
+        axes.contour(*fine, _find_margin(*fine), levels=[0], colors=study.RED, linewidths=1.8)
         axes.plot([], [], color=study.RED, linewidth=1.8, label="Eq. 10, cross-view negatives alone")
         below = np.argwhere(values > TOLERANCE)
         dots = {"marker": "o", "linestyle": "", "markersize": 2, "color": "white", "markeredgecolor": study.BLACK}

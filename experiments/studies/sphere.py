@@ -22,7 +22,7 @@ class Embeddings(NamedTuple):
     loss: float
 
 
-def make_minimizer(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., Embeddings]:
+def make_minimizer(loss: Callable[..., jax.Array]) -> Callable[..., Embeddings]:
     """A function that minimises `loss(u, v, *args) -> []` over unit embeddings by L-BFGS, from a random start.
 
     It is compiled once for each shape; `args` are further arrays that the loss takes.
@@ -32,7 +32,7 @@ def make_minimizer(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callabl
       >>> u, v, loss = minimize(n=8, d=8, seed=0)
     """
 
-    def of_vector(x, u, args):
+    def of_vector(x: jax.Array, u: jax.Array, args: tuple[jax.Array, ...]) -> jax.Array:
         u, v = pairwise.normalize(x.reshape(-1, u.shape[-1])).reshape(2, *u.shape)
         return loss(u, v, *args)
 
@@ -43,7 +43,7 @@ def make_minimizer(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callabl
     def minimize(*args: jax.Array, n: int, d: int, seed: int) -> Embeddings:
         shape = np.zeros((n, d))
 
-        def objective(x):
+        def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
             value, gradient = value_and_grad(x, shape, args)
             return float(value), np.asarray(gradient)
 
