@@ -1,5 +1,6 @@
 """The documentation's examples run, its commands are accepted, and the counts that it states are right."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
-from contrastive_jax.jobs import parts, validation
+from contrastive_jax.jobs import parts, validation, workdir
 from tests.command_line import parse
 from tests.losses import table
 
@@ -59,7 +61,7 @@ def test_a_run_of_all_parts_from_python(mylab, monkeypatch):
     names = {}
     exec(compile(EXAMPLES[0], "parts.md", "exec"), names)
     final = names["summary"]["final"]
-    assert len(final["spectrum"]) == 64 and final["embedding_norm"] > 0
+    assert len(final["spectrum"]) == 16 and final["embedding_norm"] > 0
     assert names["config"].model.name == "resnet10"  # the caller's own is left as it was
     config = Path("runs/own/config.json").read_text()
     for part in ("encoders:SmallCNN", "heads:linear", "losses:hinge", "optimizers:lion", "logged:spectrum"):
@@ -102,6 +104,38 @@ def test_the_four_remedies_are_accepted(tmp_path):
 
 
 def test_the_number_of_losses():
-    stated = re.findall(r"(\d+)\s+(?:forms of )?losses", (DOCS / "reliability.md").read_text())
-    assert stated
-    assert {int(number) for number in stated} == {len(table.ROWS)}
+    (stated,) = re.findall(r"each of the (\d+) forms of `tests/losses/table.py`", (DOCS / "reliability.md").read_text())
+    assert int(stated) == len(table.ROWS)
+
+
+def test_the_fields_that_may_change():
+    page = (DOCS / "launch.md").read_text()
+    stated = set(re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`[\w.]+`.*?) \|", page, re.MULTILINE))))
+    changeable = {path for path in config_lib.FIELDS if workdir.is_changeable(path)}
+    assert changeable == {path for path in config_lib.FIELDS if path in stated or path.startswith("evaluation.")}
+    assert "`evaluation.*`" in page
+
+
+def imports_of(folder):
+    """The parts of the package that a folder, or a file, imports."""
+    path = ROOT / "contrastive_jax" / folder
+    found = set()
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "contrastive_jax":
+                found |= {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("contrastive_jax."):
+                found.add(node.module.split(".")[1])
+    return found - {path.stem}
+
+
+def test_imports_point_downwards_as_the_page_says():
+    rows = re.findall(r"^\| (`.*?`) \| [^|]* \| (.*?) \|$", (DOCS / "architecture.md").read_text(), re.MULTILINE)
+    allowed = {}
+    for folders, may in rows:
+        for folder in re.findall(r"`([\w./]+)`", folders):
+            allowed[folder.rstrip("/")] = None if may == "everything below" else set(re.findall(r"`(\w+)`", may))
+    package = {path.name for path in (ROOT / "contrastive_jax").iterdir() if re.match(r"[a-z]\w+(\.py)?$", path.name)}
+    assert package - {"py.typed"} == {name for name in allowed if name not in ("experiments", "configs")}
+    for name in package & {name for name, may in allowed.items() if may is not None}:
+        assert imports_of(name) <= allowed[name] | {"errors", "extras"}, name

@@ -52,7 +52,8 @@ def check(fn, *arrays):
 
 @pytest.mark.parametrize(
     ("name", "implementation"),
-    [(name, "dense") for name in ROWS] + [(name, "blockwise") for name, row in ROWS.items() if not row.variant],
+    [pytest.param(name, "dense", marks=pytest.mark.slow if row.variant else ()) for name, row in ROWS.items()]
+    + [pytest.param(name, "blockwise", marks=pytest.mark.slow) for name, row in ROWS.items() if not row.variant],
 )
 def test_every_loss(name, implementation):
     row = ROWS[name]

@@ -1,6 +1,6 @@
 """How good several representations of a data set are, and how their embeddings lie, as Markdown tables."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -44,20 +44,20 @@ class Similarities(NamedTuple):
 
 def score(
     feature_fn: Callable[[Any], jax.Array],
-    train_batches: Iterator[Mapping[str, Any]],
-    test_batches: Iterator[Mapping[str, Any]],
+    train_batches: Iterable[Mapping[str, Any]],
+    test_batches: Iterable[Mapping[str, Any]],
     settings: Settings,
 ) -> Scores:
     """Score one representation: linear probe, nearest neighbours, and a probe on a few labels a class.
 
     Args:
-      feature_fn: images uint8 [b, H, W, C] to features [b, f]; jitted.
-      train_batches: un-augmented training images with labels, see `extract`.
+      feature_fn: images [b, h, w, c] to features [b, f]; jit it.
+      train_batches: the training images and labels, without augmentation; see `extract`.
       test_batches: the same of the test set.
-      settings: how.
+      settings: of the three evaluations.
 
     Returns:
-      `Scores`.
+      `Scores`, Python floats.
 
     Raises:
       UsageError: features that are not finite, or a class with fewer than `settings.labels_per_class` training images.

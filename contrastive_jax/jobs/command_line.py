@@ -20,7 +20,7 @@ _OVERRIDE = "--config."
 
 
 class Options(NamedTuple):
-    """What a command line asks for."""
+    """The options of a command line."""
 
     config: ConfigDict
     workdir: str
@@ -43,8 +43,8 @@ def _build_parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", help="the preset: a file of configs/, or the config.json of a run")
-    parser.add_argument("--workdir", help="where the run leaves what it makes; the same again resumes it")
-    parser.add_argument("--steps", type=int, help="stop after so many steps, leaving all that a whole run leaves")
+    parser.add_argument("--workdir", help="the folder for the results; an existing one resumes its run")
+    parser.add_argument("--steps", type=int, help="stop after this many steps in total, then evaluate as usual")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, where a job has several processes")
     parser.add_argument("--num_processes", type=int, help="how many processes the job has")
     parser.add_argument("--process_id", type=int, help="which of them this is, from 0")
@@ -52,7 +52,7 @@ def _build_parser() -> _Parser:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """What a command line asks for.
+    """Parse a command line.
 
     Args:
       arguments: without the program's name; `--name=value` and `--name value` mean the same.
@@ -89,7 +89,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """Other options, {field: text} of the overrides, and what is wrong with these."""
+    """Split arguments into other options, overrides {field: text} and faults."""
     rest: list[str] = []
     overrides: dict[str, str] = {}
     faults = []
@@ -109,7 +109,7 @@ def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str
 
 
 def read_preset(path: str) -> ConfigDict:
-    """The configuration of a preset, a Python file with `get_config()`, or of an earlier run's `config.json`.
+    """Read a preset: a Python file with `get_config()`, or the `config.json` of a run.
 
     Raises:
       UsageError: if there is no such file, or it makes no configuration.
@@ -124,7 +124,7 @@ def read_preset(path: str) -> ConfigDict:
         return _run_preset(file)
     except UsageError as error:
         raise UsageError(f"--config={path}: {error}") from None
-    except Exception as error:  # whatever a file that is no preset raises
+    except Exception as error:  # a preset may raise anything
         raise UsageError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
@@ -140,7 +140,7 @@ def _run_preset(file: Path) -> ConfigDict:
 
 
 def _apply(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
-    """Set the fields, those that name a part first; what is wrong, a line each."""
+    """Set the fields, those that name a part first; return a message for each fault."""
     faults = []
     names = [kind.name for kind in parts.KINDS]
     for path in sorted(overrides, key=lambda path: path not in names):
@@ -148,26 +148,15 @@ def _apply(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
             before = config_lib.flatten(config).get(path)
             config_lib.set_from_text(config, path, overrides[path])
             if path in names and config_lib.flatten(config)[path] != before:
-                _leave_out(config, parts.KINDS[names.index(path)])
+                kind = parts.KINDS[names.index(path)]
+                parts.drop_arguments(config, kind, parts.load(kind, overrides[path]))
         except UsageError as error:
             faults.append(str(error))
     return faults
 
 
-def _leave_out(config: ConfigDict, kind: parts.Kind) -> None:
-    """Drop the preset's keyword arguments that the part named in place of the preset's does not take."""
-    given, name = parts.section(config, kind), parts.named(config, kind)
-    taken = parts.arguments(kind, parts.load(kind, name))
-    for argument in [x for x in given if x not in taken.defaults and not taken.any_other]:
-        print(
-            f"{kind.what.capitalize()} {name!r} takes no {argument}: the preset's {given[argument]!r} is left out.",
-            file=sys.stderr,
-        )
-        del given[argument]
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Do what a command line asks for; the exit status."""
+    """Run a command line; return the exit status."""
     try:
         options = parse(arguments)
         from contrastive_jax.jobs.machine import processes
@@ -204,14 +193,14 @@ def _train(options: Options) -> int:
 
 
 def _fail(message: object, process: str = "") -> int:
-    """Say what is wrong, a line each."""
+    """Print an error, a line for each fault; return the exit status."""
     for line in str(message).splitlines():
         print(f"{process}error: {line}", file=sys.stderr)
     return 2
 
 
 def run_as_program(arguments: Sequence[str]) -> NoReturn:
-    """`main` as a whole process: after a failure it ends at once, without waiting for other processes."""
+    """Run `main` as a whole process. After a failure, exit at once without waiting for other processes."""
     status = main(arguments)
     if status:
         sys.stdout.flush()

@@ -17,21 +17,13 @@ from contrastive_jax.training import optimizer
 
 
 class Field(NamedTuple):
-    """One field of the configuration.
-
-    Attributes:
-      default: its default value.
-      kind: the type of its values.
-      expected: what its values must be, for messages.
-      holds: whether a value of that type is within its limits.
-      optional: whether it may be None.
-    """
+    """One field of the configuration."""
 
     default: Any
-    kind: type
-    expected: str
-    holds: Callable[[Any], bool] = lambda _: True
-    optional: bool = False
+    kind: type  # the type of its values
+    expected: str  # what its values must be, for messages
+    holds: Callable[[Any], bool] = lambda _: True  # whether a value of that type is within its limits
+    optional: bool = False  # whether it may be None
 
 
 def _one_of(default: str, names: Any) -> Field:
@@ -283,12 +275,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def check_type(path: str, value: Any, field: Field) -> None:
-    """Check that a value has the type of a field. An int is valid where a float is expected.
-
-    Args:
-      path: the path of the field, for the message.
-      value: the value.
-      field: the field.
+    """Check that the value at a path has the type of its field. An int is valid where a float is expected.
 
     Raises:
       UsageError: if the type is wrong.

@@ -1,4 +1,4 @@
-"""What a run's encoder has become, beside what it was: scores, and how its embeddings lie over whole data sets."""
+"""Evaluate the encoder before and after training: scores, geometry and similarities over whole data sets."""
 
 import functools
 import sys
@@ -22,7 +22,7 @@ UNTRAINED, TRAINED = "untrained encoder", "trained encoder"
 
 
 class Evaluation(NamedTuple):
-    """All that is found out about a run once its steps are taken, by representation."""
+    """The results of an evaluation, by representation."""
 
     scores: dict[str, evaluation.Scores]  # empty where the images have no labels
     geometry: dict[str, evaluation.Geometry]  # of the test set
@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 def trace(job: Job) -> None:
-    """Trace what `evaluate` asks of the encoder, so that what it cannot do shows before training.
+    """Trace the evaluation, so that errors of the encoder appear before training.
 
     Raises:
       UsageError: with what the encoder says.
@@ -42,15 +42,15 @@ def trace(job: Job) -> None:
     try:
         jax.eval_shape(_features(job), encoder, images)
         jax.eval_shape(_project(job), encoder, images, ids)
-    except Exception as error:  # whatever a part of one's own raises
+    except Exception as error:  # a user's part may raise anything
         raise UsageError(f"the encoder cannot be evaluated (train=False): {describe_error(error)}") from error
 
 
 def evaluate(job: Job, state: TrainState) -> Evaluation:
     """Evaluate the untrained encoder, the trained one and, for the scores, raw pixels.
 
-    The geometry and the similarities are those of the projections that the loss compares, with the running statistics,
-    of two random views of each image that no epoch of training has shown: those of `views.EVALUATION_EPOCH`.
+    Geometry and similarities are those of the projections that the loss compares, with running statistics, on two
+    random views of each image from `views.EVALUATION_EPOCH`, which training never uses.
     """
     encoders = {UNTRAINED: job.initial, TRAINED: state}
     encoders = {name: jax.device_put(_without_optimizer(encoder)) for name, encoder in encoders.items()}
@@ -83,7 +83,7 @@ def _features(job: Job) -> Callable[[TrainState, jax.Array], jax.Array]:
 
 def _score(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Scores]:
     if sources.labels_of(job.train) is None or sources.labels_of(job.test) is None:
-        print("The images have no labels: there are no scores.", file=sys.stderr)
+        print("Skipping the scores: the images have no labels.", file=sys.stderr)
         return {}
     features = jax.jit(_features(job))
     representations: dict[str, Callable[..., jax.Array]] = (
@@ -129,14 +129,14 @@ def _project(job: Job) -> Callable[[TrainState, jax.Array, jax.Array], jax.Array
 
 
 def _embedder(job: Job) -> Callable[[TrainState, sources.Source, int], np.ndarray]:
-    """A function of (encoder, source, most): the unit-norm embeddings [2, n, d] of two views of at most so many images.
+    """Make a function (encoder, source, max_images) -> unit-norm embeddings [2, n, d] of two views.
 
-    Those of a larger source are chosen by the run's seed.
+    It samples a larger source by the run's seed.
     """
     project = jax.jit(_project(job))
 
-    def embed(encoder: TrainState, source: sources.Source, most: int) -> np.ndarray:
-        chosen = batches.sample(len(source), most, seed=job.program.seed)
+    def embed(encoder: TrainState, source: sources.Source, max_images: int) -> np.ndarray:
+        chosen = batches.sample(len(source), max_images, seed=job.program.seed)
         found = [
             np.asarray(project(encoder, batch["image"], batch["id"]))[:, batch["mask"]]
             for batch in batches.sequential(source, job.config.evaluation.batch_size, indices=chosen)
@@ -147,7 +147,7 @@ def _embedder(job: Job) -> Callable[[TrainState, sources.Source, int], np.ndarra
 
 
 def summarize(job: Job, found: Evaluation) -> dict[str, Any]:
-    """What was found out, for `summary.json`."""
+    """The results for `summary.json`."""
     return {
         "evaluation": {name: row._asdict() for name, row in found.scores.items()},
         "geometry": {name: row._asdict() for name, row in found.geometry.items()},
@@ -160,7 +160,7 @@ def summarize(job: Job, found: Evaluation) -> dict[str, Any]:
 
 
 def format_tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
-    """What was found out as Markdown tables; the last shows the last step's similarities too, where logged."""
+    """Format the results as Markdown tables; the last one includes the last step's similarities, if logged."""
     measured = {}
     if "positive_mean" in last_row:
         measured["in batch, last step"] = last_row

@@ -1,4 +1,4 @@
-"""From a configuration to everything a run needs, checked and traced, before anything is written."""
+"""Prepare a run: check its configuration and trace its step, before anything is written."""
 
 import traceback
 from pathlib import Path
@@ -21,7 +21,7 @@ from contrastive_jax.training.state import Program, TrainState
 
 
 class Job(NamedTuple):
-    """Everything a run needs, checked, with nothing written yet."""
+    """Everything a run needs, checked. Nothing has been written yet."""
 
     config: ConfigDict
     workdir: Path
@@ -30,16 +30,16 @@ class Job(NamedTuple):
     order: batches.BatchOrder
     program: Program
     initial: TrainState
-    mapped: spmd.Mapped  # the step on this job's devices, traced
+    mapped: spmd.Mapped  # the traced step on the devices of this job
 
     @property
     def num_steps(self) -> int:
-        """Steps in the whole run."""
+        """The number of steps of the whole run."""
         return self.config.epochs * self.order.steps_per_epoch
 
     @property
     def contrast_size(self) -> int:
-        """Instances compared with each other."""
+        """The number of instances that are compared with each other."""
         return self.program.contrast_size or self.order.update_size
 
 
@@ -97,7 +97,7 @@ def _open_data(config: ConfigDict, own: parts.Own) -> sources.Splits:
 
 
 def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> None:
-    """What the loss needs of labels, and the probe on a few; better said now than after the training."""
+    """Check, before training starts, that the images have the labels that the loss and the evaluation need."""
     labels, source = sources.labels_of(train), f"config.data.source={config.data.source!r}"
     if labels is None:
         if own.loss is not None and contract.needs_of(own.loss).labels:
@@ -117,7 +117,7 @@ def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> 
 def build(
     config: ConfigDict, own: parts.Own, train: sources.Source, order: batches.BatchOrder
 ) -> tuple[Program, TrainState]:
-    """The training program, and the state it starts from.
+    """Build the training program and its initial state.
 
     Args:
       config: of the run.
@@ -170,21 +170,21 @@ def _build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int
             head_kwargs=dict(model.head_kwargs),
             seed=config.seed,
         )
-    except Exception as error:  # whatever an encoder of one's own raises
+    except Exception as error:  # a user's part may raise anything
         raise UsageError(
             f"config.model.name={model.name!r}, config.model.head={model.head!r}: {describe_error(error)}"
         ) from error
 
 
 def _builder_of(part: Any) -> Any:
-    """A function that gives a module which is built already; any other function as it is."""
+    """Wrap a module that is already built in a function; return any other function unchanged."""
     return (lambda _, *, rngs: part) if isinstance(part, nnx.Module) else part
 
 
 def _trace(
     program: Program, initial: TrainState, train: sources.Source, order: batches.BatchOrder, *, parallelism: str
 ) -> spmd.Mapped:
-    """The step on all devices, traced: what it cannot do shows now."""
+    """Trace the step on all devices, so that its errors appear now."""
     devices = spmd.devices()
     mapped = spmd.map_step(
         lambda state, batch: step_lib.train_step(program, state, batch), parallelism=parallelism, devices=devices
@@ -197,13 +197,13 @@ def _trace(
     }
     try:
         mapped.trace(initial, {name: known[name] for name in program.inputs})
-    except Exception as error:  # whatever a part of one's own raises
+    except Exception as error:  # a user's part may raise anything
         raise UsageError(f"the first step cannot be traced: {describe_error(error)}") from error
     return mapped
 
 
 def describe_error(error: Exception) -> str:
-    """An error in one line, with the place that raised it where that is not a check of ours."""
+    """Describe an error in one line, with its location unless it is a ValueError."""
     line = " ".join(str(error).split()) or "no more is known"
     if isinstance(error, ValueError):
         return line

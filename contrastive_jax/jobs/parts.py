@@ -1,11 +1,12 @@
-"""The parts of a run that can be one's own: encoder, head, loss, optimiser, data and logged numbers.
+"""The parts of a run that you can replace: encoder, head, loss, optimiser, data and logged numbers.
 
-Each is named in the configuration, by a name of this package or as `package.module:function`, or given from Python,
-where the configuration records the name of what was given.
+The configuration names each part, by a name of this package or as `package.module:function`. A part can also be given
+from Python; the configuration then records its name.
 """
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from contrastive_jax.training.objective import LOSSES
 
 
 class Kind(NamedTuple):
-    """A kind of part that takes keyword arguments of its own."""
+    """A kind of part that has its own keyword arguments."""
 
     what: str
     name: str  # the field that names it
@@ -40,7 +41,7 @@ KINDS = (ENCODER, HEAD, LOSS, OPTIMIZER)
 class Arguments(NamedTuple):
     """The keyword arguments that a part takes."""
 
-    defaults: dict[str, Any]  # `inspect.Parameter.empty` for one that has to be given
+    defaults: dict[str, Any]  # `inspect.Parameter.empty` if required
     any_other: bool  # whether it takes others as well (**kwargs)
 
 
@@ -71,7 +72,7 @@ NONE = Own()
 
 
 def load(kind: Kind, name: str) -> Callable[..., Any]:
-    """The part of a name.
+    """Load a part by name.
 
     Raises:
       UsageError: if there is none of that name, or it cannot be imported.
@@ -88,7 +89,7 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
 
 
 def arguments(kind: Kind, part: Callable[..., Any]) -> Arguments:
-    """The keyword arguments that may be set of a part: those that the job does not give itself."""
+    """The keyword arguments of a part that a configuration may set: all but those that the job passes itself."""
     if isinstance(part, nnx.Module):
         return Arguments({}, any_other=False)
     parameters = list(_signature(part).parameters.values())
@@ -100,7 +101,7 @@ def arguments(kind: Kind, part: Callable[..., Any]) -> Arguments:
 
 
 def _signature(part: Callable[..., Any]) -> inspect.Signature:
-    # The metaclass of nnx.Module hides the arguments of a class that is itself the function.
+    # The metaclass of nnx.Module hides the signature of its classes.
     own = inspect.getattr_static(part, "__init__") if isinstance(part, type) else None
     return inspect.signature(part) if own is None else inspect.signature(functools.partial(own, None))
 
@@ -111,12 +112,12 @@ def section(config: ConfigDict, kind: Kind) -> ConfigDict:
 
 
 def named(config: ConfigDict, kind: Kind) -> str:
-    """The name of the configuration's part of a kind."""
+    """The name of the part that the configuration gives for a kind."""
     return functools.reduce(getattr, kind.name.split("."), config)
 
 
 def resolve(config: ConfigDict, own: Own) -> Own:
-    """Every part that makes something of a configuration, given or loaded by its name; `functools.partial` undone.
+    """Resolve every part of a configuration: given from Python, or loaded by name. Undoes `functools.partial`.
 
     Raises:
       UsageError: a line for each that cannot be loaded.
@@ -140,14 +141,25 @@ def resolve(config: ConfigDict, own: Own) -> Own:
     return own._replace(**found, metrics=tuple(metrics))
 
 
+def drop_arguments(config: ConfigDict, kind: Kind, part: Any) -> None:
+    """Drop the preset's keyword arguments that a newly given part does not take, and say so."""
+    taken, given = arguments(kind, part), section(config, kind)
+    for name in [x for x in given if x not in taken.defaults and not taken.any_other]:
+        what = f"{kind.what.capitalize()} {named(config, kind)!r}"
+        print(f"{what} takes no {name}: the preset's {given[name]!r} is left out.", file=sys.stderr)
+        del given[name]
+
+
 def record(config: ConfigDict, own: Own) -> ConfigDict:
-    """A copy of the configuration with the names of the parts that are given from Python, and what they bind."""
+    """Copy the configuration and record in it the names and bound arguments of the parts given from Python."""
     config = config.copy_and_resolve_references()
     for kind in KINDS:
         if (given := getattr(own, kind.what)) is not None:
             part, bound = _unbind(given)
             above, _, leaf = kind.name.partition(".")
-            config[above][leaf] = name_of(kind, part)
+            if (name := name_of(kind, part)) != config[above][leaf]:
+                config[above][leaf] = name
+                drop_arguments(config, kind, part)
             section(config, kind).update(bound)
     if own.train is not None:
         config.data.source = _qualified(type(own.train))
@@ -157,7 +169,7 @@ def record(config: ConfigDict, own: Own) -> ConfigDict:
 
 
 def _unbind(part: Any) -> tuple[Any, dict[str, Any]]:
-    """What a chain of `functools.partial` calls, and the keyword arguments that it binds."""
+    """Split nested `functools.partial` into the function and its keyword arguments."""
     if not isinstance(part, functools.partial) or part.args:
         return part, {}
     inner, bound = _unbind(part.func)

@@ -1,4 +1,4 @@
-"""A run from its configuration to what it leaves behind."""
+"""Train, evaluate, and write the results of a run."""
 
 import contextlib
 import functools
@@ -31,7 +31,7 @@ from contrastive_jax.training.state import TrainState
 def run(
     config: ConfigDict, workdir: str | os.PathLike[str], *, steps: int | None = None, own: parts.Own = parts.NONE
 ) -> dict[str, Any]:
-    """Train, evaluate, and leave pictures and numbers in `workdir`; started again, go on where it stopped.
+    """Train, evaluate, and write pictures and numbers to `workdir`. A second call resumes the run.
 
     Args:
       config: the fields of `default_config`.
@@ -66,19 +66,19 @@ def run(
 
 
 def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, float | None]:
-    """Take the steps that are left until `stop`; the final state, and images per second, None where none was left."""
+    """Take the remaining steps up to `stop`; return the final state and the images per second (None without a step)."""
     logged = rows.count_logged_steps(job.workdir, num_bins=_num_bins(job))
     state = checkpoints.resume(job.initial, max_step=logged)
     resumed, state = state is not None, job.initial if state is None else state
-    # A checkpoint is begun only when the one before it is whole.
+    # A checkpoint starts only after the one before it is complete.
     if not resumed and logged > 2 * job.config.checkpoint.every:
         raise UsageError(
-            f"{job.workdir}: the log holds {logged} steps, but there is no checkpoint. Put the folder checkpoints "
-            f"back, or move {rows.ROWS} away to begin again."
+            f"{job.workdir}: the log holds {logged} steps, but there is no checkpoint. Restore the folder "
+            f"checkpoints, or move {rows.ROWS} away to start over."
         )
     start = int(state.step)
     if start > stop:
-        raise UsageError(f"--steps={stop}: {job.workdir} has taken {start} already; expected as many or more.")
+        raise UsageError(f"--steps={stop}: expected at least {start}, the steps that {job.workdir} has already taken.")
     if processes.is_first() and resumed:
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
     elif processes.is_first():
@@ -102,7 +102,7 @@ def _take_steps(
         taken = recorder.step
         asked = watch.asked(taken)
         if taken % job.config.checkpoint.every == 0 or taken == stop or asked:
-            recorder.flush()  # a state that is not finite is never saved
+            recorder.flush()  # raises before a state that is not finite can be saved
             checkpoints.save(mapped.read(placed))
         if asked or taken == stop:
             checkpoints.wait()
@@ -139,7 +139,7 @@ def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.n
 
 
 def _num_bins(job: Job) -> int:
-    """Bins of the histograms that are logged; 0 where they are not."""
+    """The number of bins of the logged histograms; 0 if they are not logged."""
     return job.config.log.num_bins if job.config.log.distribution else 0
 
 
@@ -155,10 +155,10 @@ def _save_views(job: Job) -> None:
 
 
 def _draw(path: Path, save: Callable[[], None]) -> None:
-    """Save a picture, or say why there is none: it is not worth the rest of a run."""
+    """Save a picture. If drawing fails, print the reason and go on: a picture is not worth a run."""
     try:
         save()
-    except Exception as error:  # whatever a drawing library makes of a font, a name or a number
+    except Exception as error:  # drawing may raise any error
         if storage.find_refusal(error) is not None:
             raise
         print(f"{path} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)

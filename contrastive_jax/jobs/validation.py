@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, found before anything is written, all of it at once."""
+"""Checks of a configuration. They report all faults at once, before anything is written."""
 
 import inspect
 import math
@@ -18,7 +18,7 @@ from contrastive_jax.jobs.config import FIELDS
 from contrastive_jax.losses import contract
 from contrastive_jax.training.objective import LOSSES, MAX_SCALE, Instances, Objective
 
-_WIDTH = 2  # of the embeddings that a loss is tried on
+_WIDTH = 2  # of the embeddings in the trial call of a loss
 
 
 def check(config: ConfigDict, own: parts.Own, *, num_devices: int, train: Source | None = None) -> None:
@@ -40,14 +40,14 @@ def check(config: ConfigDict, own: parts.Own, *, num_devices: int, train: Source
     together += [*_size_faults(sound, num_devices), *_view_faults(sound), *_missing_faults(sound, own)]
     if train is not None:
         together += _data_faults(sound, own, num_devices, train)
-    # What is said of a field's default, in place of a value that is at fault, is no news.
+    # Drop faults about a field whose wrong value was replaced by its default.
     together = [fault for fault in together if not any(f"config.{path}" in fault for path in faults)]
     if lines := [*faults.values(), *together]:
         raise UsageError("\n".join(lines))
 
 
 def field_faults(config: ConfigDict, own: parts.Own = parts.NONE) -> Iterator[tuple[str, str]]:
-    """Every field whose value, by itself, is of another type or out of its range, and a line that says so."""
+    """Yield (path, message) for every field whose value has the wrong type or is out of range."""
     for path, value in config_lib.flatten(config).items():
         try:
             field = config_lib.find_field(path, config, own)
@@ -68,7 +68,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _missing_faults(config: ConfigDict, own: parts.Own) -> Iterator[str]:
-    """Keyword arguments that a part needs and that were not given."""
+    """Yield a message for every required keyword argument that is missing."""
     for kind in parts.KINDS:
         given = parts.section(config, kind)
         for name, default in parts.arguments(kind, getattr(own, kind.what)).defaults.items():
@@ -113,7 +113,7 @@ def _learnable_fault(config: ConfigDict, loss: Any) -> str | None:
 
 
 def _trial_faults(config: ConfigDict, loss: Any) -> list[str]:
-    """What the loss itself says of its hyperparameters, on two instances."""
+    """The errors that the loss raises for its hyperparameters, on two instances."""
     needs = contract.needs_of(loss)
     objective = objective_of(config, loss, num_instances=2)
 
@@ -134,7 +134,7 @@ def _trial_faults(config: ConfigDict, loss: Any) -> list[str]:
 
 
 def objective_of(config: ConfigDict, loss: Any, *, num_instances: int) -> Objective:
-    """What the run trains, on a training set of so many instances."""
+    """The objective of a run on a training set of this size."""
     kwargs = {name: value for name, value in config.loss.kwargs.items() if value is not None}
     return Objective(loss, kwargs, config.vrns_weight, num_instances, config.loss.learnable)
 
@@ -156,7 +156,7 @@ def _size_faults(config: ConfigDict, num_devices: int) -> list[str]:
 
 
 def _view_faults(config: ConfigDict) -> Iterator[str]:
-    """Each field of the views is tried alone, so that all faults are said at once."""
+    """Try each field of the views alone, to report all faults at once."""
     given = {"mean": config.data.mean, "std": config.data.std, **config.views}
     for name, value in given.items():
         try:
@@ -167,7 +167,7 @@ def _view_faults(config: ConfigDict) -> Iterator[str]:
 
 
 def _data_faults(config: ConfigDict, own: parts.Own, num_devices: int, train: Source) -> Iterator[str]:
-    """What does not fit the images."""
+    """Yield a message for every field that does not fit the images."""
     count, channels, source = len(train), train.image_shape[-1], f"config.data.source={config.data.source!r}"
     contrast = config.contrast_size or config.batch_size
     if contrast > max(count, config.batch_size):
@@ -185,5 +185,5 @@ def _data_faults(config: ConfigDict, own: parts.Own, num_devices: int, train: So
         update = config_lib.update_size(config, num_instances=count, num_devices=num_devices)
         if (size := config.estimator.queue_size) < update:
             yield (
-                f"config.estimator.queue_size={size}: expected at least the {update} images of a step, which enter it."
+                f"config.estimator.queue_size={size}: expected at least {update}: all images of a step enter it."
             )

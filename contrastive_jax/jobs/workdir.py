@@ -19,7 +19,7 @@ _CHANGEABLE = ("checkpoint.every", "checkpoint.keep", "log.tensorboard_every", "
 
 
 def is_changeable(path: str) -> bool:
-    """Whether a field may differ when a run is resumed: none of these changes what is trained, except through `skip`.
+    """Whether a field may differ when a run is resumed. No such field changes what is trained, except through `skip`.
 
     A run whose evaluation differs is evaluated again.
 
@@ -32,7 +32,7 @@ def is_changeable(path: str) -> bool:
 
 @contextlib.contextmanager
 def claim_workdir(job: Job) -> Iterator[None]:
-    """Make the workdir this run's own, or find that it already is, and keep every other run out of it.
+    """Claim a workdir for this run, or confirm the claim, and lock it against other runs.
 
     Raises:
       UsageError: if it cannot be written, another run is going on there, or it holds a run of another configuration
@@ -63,7 +63,7 @@ def _write(job: Job) -> None:
 
 
 def _find_claimed(job: Job) -> None:
-    """See the workdir as the first process left it."""
+    """Check the workdir that the first process has claimed."""
     if not (job.workdir / CONFIG).exists():
         raise UsageError(
             f"--workdir={job.workdir}: expected a folder that all processes share; process {jax.process_index()} does "
@@ -85,13 +85,13 @@ def _compare_config(job: Job) -> None:
     ]
     if differ:
         raise UsageError(
-            f"--workdir={job.workdir} holds a run with another configuration: {', '.join(differ)}. "
-            "Give another workdir, or the same configuration to continue that run."
+            f"--workdir={job.workdir}: expected a run with the same configuration, got another: {', '.join(differ)}. "
+            "Give another workdir, or restore these fields to resume that run."
         )
 
 
 def _compare_data(job: Job) -> None:
-    """Refuse other training images than the run began with; other test images are evaluated."""
+    """Check that the training images are those that the run began with. The test images may differ."""
     path = job.workdir / DATA
     if not path.exists():
         return

@@ -80,7 +80,7 @@ def create(
 
 
 def num_features(encoder: nnx.Module, image_shape: tuple[int, int, int]) -> int:
-    """Size f of the features [b, f] of images [b, *image_shape], found without computing any.
+    """Size f of the features [b, f] of images `[b, *image_shape]`, found without computing any.
 
     Raises:
       UsageError: the encoder gives something else than floats [b, f].

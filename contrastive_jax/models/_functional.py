@@ -23,8 +23,9 @@ def functional(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
       model: any `nnx.Module` from images [b, h, w, c] to [b, d].
 
     Returns:
-      `(graphdef, params, state)`: a hashable description; the `nnx.Param`s; and all other variables: running
-      statistics, streams of random numbers (their keys as uint32, so that every leaf is a plain array), own ones.
+      `(graphdef, params, state)`: a hashable description; the variables of type `nnx.Param`; and all other variables:
+      running statistics, streams of random numbers (their keys as uint32, so that every leaf is a plain array), own
+      ones.
 
     Raises:
       UsageError: `model` is no `nnx.Module`, or keeps random keys anywhere but in `nnx.Rngs`.

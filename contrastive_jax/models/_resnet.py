@@ -14,6 +14,7 @@ from contrastive_jax.models._initializers import he_normal_fan_out
 from contrastive_jax.models._normalization import BatchNorm
 
 Stem = Literal["small", "plain"]
+Sizes = tuple[int, int, int, int]  # inputs, outputs, kernel and stride of a convolution
 
 
 class ConvNorm(nnx.Module):
@@ -62,8 +63,8 @@ class Block(nnx.Module):
         same_shape = stride == 1 and inputs == outputs
         self.shortcut = nnx.data(None if same_shape else ConvNorm(inputs, outputs, 1, stride, **options))
 
-    def convolutions(self, inputs: int, channels: int, stride: int) -> list[tuple[int, int, int, int]]:
-        """(inputs, outputs, kernel, stride) of each convolution of the chain."""
+    def convolutions(self, inputs: int, channels: int, stride: int) -> list[Sizes]:
+        """The sizes of each convolution of the chain."""
         raise NotImplementedError
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -79,7 +80,7 @@ class BasicBlock(Block):
 
     expansion = 1
 
-    def convolutions(self, inputs: int, channels: int, stride: int) -> list[tuple[int, int, int, int]]:
+    def convolutions(self, inputs: int, channels: int, stride: int) -> list[Sizes]:
         return [(inputs, channels, 3, stride), (channels, channels, 3, 1)]
 
 
@@ -88,7 +89,7 @@ class BottleneckBlock(Block):
 
     expansion = 4
 
-    def convolutions(self, inputs: int, channels: int, stride: int) -> list[tuple[int, int, int, int]]:
+    def convolutions(self, inputs: int, channels: int, stride: int) -> list[Sizes]:
         return [(inputs, channels, 1, 1), (channels, channels, 3, stride), (channels, channels * self.expansion, 1, 1)]
 
 

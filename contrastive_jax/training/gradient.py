@@ -79,13 +79,14 @@ def compute_in_pieces(program: Program, state: TrainState, batch: Batch, axis_na
     at_embeddings = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)
     (of_embeddings, of_loss), (parts, returned) = at_embeddings(embeddings, state.params.loss)
 
-    def backward(summed: Any, piece: Any) -> tuple[Any, None]:
-        cotangents, piece = piece
-        _, pull = jax.vjp(lambda model: encode(model, state.model_state, piece)[0], state.params.model)
-        return jax.tree.map(jnp.add, summed, pull(cotangents)[0]), None
+    def backward(carry: tuple[Any, Any], piece: Any) -> tuple[tuple[Any, Any], None]:
+        (summed, before), (cotangents, piece) = carry, piece
+        # Each piece sees the model's state that it saw in the first pass.
+        _, pull, after = jax.vjp(lambda model: encode(model, before, piece), state.params.model, has_aux=True)
+        return (jax.tree.map(jnp.add, summed, pull(cotangents)[0]), after), None
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params.model)
-    of_model, _ = _over_pieces(backward, zeros, (of_embeddings, dict(batch)), size)
+    start = (jax.tree.map(jnp.zeros_like, state.params.model), state.model_state)
+    (of_model, _), _ = _over_pieces(backward, start, (of_embeddings, dict(batch)), size)
     new_values = estimator.NewValues(returned, (keys or embeddings)[1], key_state)
     return state.params._replace(model=of_model, loss=of_loss), (parts, model_state, embeddings, new_values)
 

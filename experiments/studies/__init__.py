@@ -1,4 +1,4 @@
-"""The theorems at work: embeddings optimised directly on the sphere, with no encoder, beside what theory predicts."""
+"""The theorems at work: embeddings optimised directly on the sphere, beside what theory predicts for them."""
 
 from experiments import check_extra
 

@@ -1,4 +1,4 @@
-"""All studies, one after the other.
+"""Run all studies, one after the other.
 
 python -m experiments.studies [--quick] [--out=runs/studies] [--seed=0]
 """
@@ -19,7 +19,7 @@ STUDIES = {
 
 
 def main() -> int:
-    """Run every study with the options given: 0 if all that theory predicts was found."""
+    """Run every study with the given options; 0 if everything that theory predicts was found."""
     start = time.perf_counter()
     statuses = []
     for name, function in STUDIES.items():

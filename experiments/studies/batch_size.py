@@ -1,4 +1,4 @@
-"""Batch size: how far the expected loss of one set of embeddings depends on the size of the batches it is taken over.
+"""Batch size: how much the expected loss of a fixed set of embeddings depends on the size of the batches.
 
 python -m experiments.studies.batch_size [--quick] [--out=runs/studies] [--seed=0]
 """
@@ -21,7 +21,7 @@ DIMENSIONS = 16
 
 
 class Row(NamedTuple):
-    """A loss, the constant that grows with the batch, and what is left in the limit."""
+    """A loss, its constant that grows with the batch, and its limit without that constant."""
 
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     constant: Callable[[int], float]
@@ -38,7 +38,7 @@ def _limit(**kinds):
 
 
 def _limit_of_dhel_sum(u, v):
-    """Twice the uniformity that `_limit` counts once."""
+    """`_limit` has the uniformity once; the form "sum" has it twice."""
     once = _limit(cross_view=False, within_view=True)(u, v)
     return 2 * once + float(jnp.sum(u * v, axis=-1).mean()) / TEMPERATURE
 
@@ -62,12 +62,14 @@ LOSSES = {
 }
 QUICK = ("info_nce", "dhel, mean", "kcl, gaussian")
 CONFIDENCE = 0.95
-SIGMAS = 4.0  # within which every unbiased mean is wanted: 25 means leave 4 in one of 600 seeds
+SIGMAS = 4.0  # allowed distance of an unbiased mean from its limit; one of 25 means exceeds it for one seed in 600
 
 
 def batch_size(*, quick: bool, seed: int) -> study.Result:
-    """Take the mean loss of a fixed set of pairs over random partitions into batches of m, and compare it with its
-    limit (Koromilas 2024): the kernel losses are unbiased, the InfoNCE family approaches it from one side."""
+    """Compare the mean loss of a fixed set of pairs, over random partitions into batches of m, with its limit.
+
+    Koromilas 2024: the kernel losses are unbiased, and the InfoNCE family approaches its limit from one side.
+    """
     n, partitions, sizes = (256, 16, (2, 16, 128, 256)) if quick else (1024, 32, (2, 8, 32, 128, 512, 1024))
     names = QUICK if quick else tuple(LOSSES)
     center, first, second = jax.random.normal(jax.random.key(seed), (3, n, DIMENSIONS), jnp.float64)
@@ -86,7 +88,7 @@ def batch_size(*, quick: bool, seed: int) -> study.Result:
 
 
 def _means(loss, u, v, orders, m):
-    """The mean loss of each partition into batches of m."""
+    """The mean loss of each partition into batches of m: [partitions]."""
 
     def of_partition(order):
         batches = (x[order].reshape(-1, m, DIMENSIONS) for x in (u, v))
@@ -111,7 +113,7 @@ def _summarize(name, m, means, limit):
 
 def _checks(rows, names):
     unbiased = [row for row in rows if LOSSES[row["loss"]].unbiased]
-    # In the full set nothing is random: there the standard error is rounding.
+    # With the full set as the batch nothing is random: the standard error is rounding.
     sigmas = max(abs(row["bias"]) / (row["standard error"] + 1e-9) for row in unbiased)
     checks = [study.Check("kcl, every m: distance from the limit in standard errors", sigmas, SIGMAS)]
     for name in (name for name in names if not LOSSES[name].unbiased):

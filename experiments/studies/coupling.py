@@ -1,4 +1,4 @@
-"""Coupling: in whose gradient alignment depends on the negatives, or uniformity on the positives.
+"""Coupling: which losses have gradients whose alignment part depends on the negatives, or uniformity on the positives.
 
 python -m experiments.studies.coupling [--quick] [--out=runs/studies] [--seed=0]
 """
@@ -21,7 +21,7 @@ KCL_T, KCL_GAMMA = 2.0, 16.0
 
 
 class Similarities(NamedTuple):
-    """All that a loss sees of m pairs: the similarities [m, m] across the views and within each."""
+    """What a loss sees of m pairs: the similarities [m, m] across the views and within each view."""
 
     cross: jax.Array  # positives on the diagonal
     within_u: jax.Array
@@ -29,8 +29,10 @@ class Similarities(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A loss as the library has it, and written out as a function of the similarities, so that its gradient divides
-    into that of the positives and that of the negatives."""
+    """A loss of the library, and the same as a function of the similarities.
+
+    The second form splits the gradient into that of the positives and that of the negatives.
+    """
 
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     of_similarities: Callable[[Similarities], jax.Array]
@@ -81,14 +83,18 @@ LOSSES = {
     "dhel": Row(lambda u, v: losses.dhel(u, v, temperature=TEMPERATURE).mean(), _dhel),
     "kcl": Row(lambda u, v: losses.kcl(u, v, kernel="gaussian", t=KCL_T, gamma=KCL_GAMMA).mean(), _kcl),
 }
-# Which part of the gradient should depend on what the other part is made of (Koromilas 2024, Section 5).
+# Whether the part for alignment depends on the negatives, and that for uniformity on the positives (Koromilas 2024,
+# Section 5).
 COUPLED = {"info_nce": (True, True), "dcl": (False, True), "dhel": (False, False), "kcl": (False, False)}
 NEGLIGIBLE, NOTABLE = 1e-9, 1e-2
 
 
 def coupling(*, quick: bool, seed: int) -> study.Result:
-    """Descend on each loss and ask at every step two things of its gradient: how much the part of the positives changes
-    if the negatives were at their optimum, and how much the part of the negatives if the views were aligned."""
+    """Descend on each loss, and intervene on its gradient at every step.
+
+    How much would the part of the positives change if the negatives were at their optimum, and how much the part of the
+    negatives if the views were aligned?
+    """
     m, d, steps = (16, 16, 60) if quick else (64, 32, 500)
     measured = {name: jax.device_get(_descend(row, m, d, steps, seed)) for name, row in LOSSES.items()}
     rows, checks = [], []
@@ -118,7 +124,7 @@ class Trace(NamedTuple):
     """What is measured at each step."""
 
     loss: jax.Array
-    difference: jax.Array  # of the loss from its form in similarities
+    difference: jax.Array  # between the loss and its form in similarities
     alignment: jax.Array  # relative change of the positives' part
     uniformity: jax.Array  # relative change of the negatives' part
 
@@ -142,7 +148,7 @@ def _measure(row, u, v, loss):
     s = Similarities(u @ v.T, u @ u.T, v @ v.T)
     positive = jnp.eye(len(u), dtype=bool)
     optimum = theory.negative_similarity_optimum(len(u))
-    # The same positives among negatives at their optimum, and the same anchors beside views that equal them.
+    # The same positives with negatives at their optimum, and the same anchors with views that equal them.
     elsewhere = jax.tree.map(lambda x: jnp.where(positive, x, optimum), s)
     aligned = Similarities(s.within_u, s.within_u, s.within_u)
     gradient = jax.grad(row.of_similarities)
@@ -156,7 +162,7 @@ def _measure(row, u, v, loss):
 
 
 def _push(gradient, u, v):
-    """[m, d]: the gradient of the anchors u that their negatives make, along the sphere."""
+    """The gradient [m, d] of the anchors u due to their negatives, along the sphere."""
     negative = ~jnp.eye(len(u), dtype=bool)
     cross, within = (jnp.where(negative, x, 0) for x in (gradient.cross, gradient.within_u + gradient.within_u.T))
     push = cross @ v + within @ u

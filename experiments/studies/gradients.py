@@ -1,4 +1,4 @@
-"""Gradients: what InfoNCE's gradient does to the similarity of a negative pair, against its formula.
+"""Gradients: how hard InfoNCE pushes a negative pair apart, measured and by its formula.
 
 python -m experiments.studies.gradients [--quick] [--out=runs/studies] [--seed=0]
 """
@@ -14,12 +14,14 @@ from contrastive_jax import losses, pairwise, theory
 from experiments.studies import study
 
 TEMPERATURE = 0.2
-ANCHORS = 8  # measured in each batch, or all where there are fewer
+ANCHORS = 8  # measured in each batch; all of a smaller one
 
 
 def gradients(*, quick: bool, seed: int) -> study.Result:
-    """Differentiate the loss along directions that change one negative similarity alone, for batches of m = 2 to 1024
-    that contain each other, and compare with Theorem 5.6 (Lee 2025)."""
+    """Differentiate the loss along directions that change a single negative similarity; compare with Theorem 5.6.
+
+    The batches have m = 2 to 1,024 pairs, and each contains the one before (Lee 2025).
+    """
     sizes = [2**k for k in range(1, 4 if quick else 11)]
     u, v = _embeddings(2 * max(sizes), max(sizes), seed)
     rows = [_measure(u[:m], v[:m]) for m in sizes]
@@ -33,7 +35,7 @@ def gradients(*, quick: bool, seed: int) -> study.Result:
 
 
 def _embeddings(d, n, seed):
-    """Pairs that spread their similarities as trained ones do, and yet are linearly independent."""
+    """Pairs whose similarities spread like those of trained embeddings, yet linearly independent."""
     spread = jnp.where(jnp.arange(d) < 16, 1.0, 1.0 / jnp.sqrt(d))
     center, *noise = jax.random.normal(jax.random.key(seed), (3, n, d)) * spread[None, None]
     return tuple(pairwise.normalize(center + 0.5 * x) for x in noise)
@@ -66,8 +68,11 @@ def _gradient(u, v):
 
 @jax.jit
 def _along_similarities(gradient, anchor, v):
-    """[m]: the derivative along directions of which the j-th changes the anchor's similarity to v_j at unit rate and
-    neither the other similarities nor the anchor's norm: the columns of the pseudo-inverse of all those vectors."""
+    """The derivatives [m] along directions of which the j-th changes only the anchor's similarity to v_j, at unit rate.
+
+    They leave the other similarities and the anchor's norm as they are: the columns of the pseudo-inverse of all those
+    vectors.
+    """
     rows = jnp.concatenate([v, anchor[None]])
     return jnp.linalg.solve(rows @ rows.T, rows @ gradient)[:-1]
 

@@ -1,4 +1,4 @@
-"""Mini-batches: how far fixed and reshuffled partitions spread the negative similarities, and what VRNS does about it.
+"""Mini-batches: how much fixed and reshuffled partitions spread the negative similarities, and what VRNS changes.
 
 python -m experiments.studies.mini_batches [--quick] [--out=runs/studies] [--seed=0]
 """
@@ -22,8 +22,10 @@ PARTITIONS = ("fixed", "reshuffled")
 
 
 def mini_batches(*, quick: bool, seed: int) -> study.Result:
-    """Descend on mini-batches of m out of n instances, fixed or reshuffled at every pass, and compare the variance of
-    all n (n-1) negative similarities with the interval of Theorem 5.5 (Lee 2025)."""
+    """Descend on mini-batches of m out of n instances, fixed or reshuffled at every pass.
+
+    The variance of all n (n-1) negative similarities is compared with the interval of Theorem 5.5 (Lee 2025).
+    """
     n, epochs, names, starts = (8, 500, ("simclr",), 1) if quick else (32, 2000, tuple(LOSSES), 3)
     sizes = [2, n] if quick else [2, 4, 8, 16, 32]
     rows = [row for name in names for m in sizes for row in _measure(name, n, m, epochs, seed + np.arange(starts))]
@@ -31,7 +33,7 @@ def mini_batches(*, quick: bool, seed: int) -> study.Result:
 
 
 def _measure(name, n, m, epochs, seeds):
-    """A row for each partition and weight of VRNS: what the starts have in common, and how they spread."""
+    """A row for each partition and weight of VRNS, over all starts."""
     found = _descend(name, n, m, epochs, seeds)
     least, greatest = theory.negative_variance_bounds(n, m)
     for (partition, weight), pairs in zip(itertools.product(PARTITIONS, WEIGHTS), found, strict=True):
@@ -53,7 +55,7 @@ def _measure(name, n, m, epochs, seeds):
 def _descend(name, n, m, epochs, seeds):
     """Embeddings [partition x weight, seed, 2, n, n] after so many passes over the set, with Adam.
 
-    The batches of a pass share no embedding, so one step on all of them is a step on each of them in turn.
+    The batches of a pass share no embedding, so one step on all of them equals a step on each in turn.
     """
 
     def loss(x, order, weight):

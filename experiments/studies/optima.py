@@ -1,4 +1,4 @@
-"""Optima: every loss, minimised over the embeddings of a full batch, against the simplex and its closed form.
+"""Optima: every loss, minimised over the embeddings of a full batch, beside the simplex and its closed-form minimum.
 
 python -m experiments.studies.optima [--quick] [--out=runs/studies] [--seed=0]
 """
@@ -27,14 +27,14 @@ class Row(NamedTuple):
     negative: Callable[[int], float] = theory.negative_similarity_optimum
 
 
-def of(name: str, **kwargs) -> Row:
+def make_row(name: str, **kwargs) -> Row:
     """A loss of pairs by name."""
     fn = getattr(losses, name)
     return Row(lambda u, v: fn(u, v, **kwargs).mean(), lambda n: theory.minimum(name, m=n, **kwargs))
 
 
-def of_views(name: str, **kwargs) -> Row:
-    """A multi-view loss on three views, of which the third is the normalised sum of the others."""
+def make_view_row(name: str, **kwargs) -> Row:
+    """A multi-view loss on three views; the third is the sum of the other two, which the loss normalises."""
     fn = getattr(losses, name)
     return Row(
         lambda u, v: fn(jnp.stack([u, v, u + v]), **kwargs).mean(),
@@ -42,8 +42,8 @@ def of_views(name: str, **kwargs) -> Row:
     )
 
 
-def siglip_within_view() -> Row:
-    """SigLIP with within-view negatives added, at a bias where it separates excessively without them."""
+def make_siglip_within_view() -> Row:
+    """SigLIP with within-view negatives, at a bias where it separates excessively without them."""
 
     def phi(s):
         return -jax.nn.softplus(-10 * s)
@@ -58,37 +58,39 @@ def siglip_within_view() -> Row:
 
 
 LOSSES = {
-    "info_nce": of("info_nce", temperature=0.5),
-    "simclr": of("simclr", temperature=0.5),
-    "dcl": of("dcl", temperature=0.5),
-    "dhel, mean": of("dhel", temperature=0.5, form="mean"),
-    "dhel, sum": of("dhel", temperature=0.5, form="sum"),
-    "siglip": of("siglip", scale=10.0, bias=-10.0),
-    "siglip + within-view": siglip_within_view(),
-    "spectral": of("spectral")._replace(negative=lambda n: 0.0),
-    "kcl, gaussian": of("kcl", kernel="gaussian"),
-    "kcl, log": of("kcl", kernel="log"),
-    "kcl, imq": of("kcl", kernel="imq"),
-    "kcl, riesz (t = -1.5)": of("kcl", kernel="riesz", t=-1.5),
-    "kcl, gaussian_riesz": of("kcl", kernel="gaussian_riesz"),
-    "align_uniform": of("align_uniform"),
+    "info_nce": make_row("info_nce", temperature=0.5),
+    "simclr": make_row("simclr", temperature=0.5),
+    "dcl": make_row("dcl", temperature=0.5),
+    "dhel, mean": make_row("dhel", temperature=0.5, form="mean"),
+    "dhel, sum": make_row("dhel", temperature=0.5, form="sum"),
+    "siglip": make_row("siglip", scale=10.0, bias=-10.0),
+    "siglip + within-view": make_siglip_within_view(),
+    "spectral": make_row("spectral")._replace(negative=lambda n: 0.0),
+    "kcl, gaussian": make_row("kcl", kernel="gaussian"),
+    "kcl, log": make_row("kcl", kernel="log"),
+    "kcl, imq": make_row("kcl", kernel="imq"),
+    "kcl, riesz (t = -1.5)": make_row("kcl", kernel="riesz", t=-1.5),
+    "kcl, gaussian_riesz": make_row("kcl", kernel="gaussian_riesz"),
+    "align_uniform": make_row("align_uniform"),
     "sup_con, labels differ": Row(
         lambda u, v: losses.sup_con(u, v, jnp.arange(len(u)), temperature=0.5).mean(),
         lambda n: theory.minimum("sup_con", m=n, temperature=0.5),
     ),
-    "multi_view_info_nce": of_views("multi_view_info_nce", temperature=0.5),
-    "multi_view_dhel": of_views("multi_view_dhel", temperature=0.5),
+    "multi_view_info_nce": make_view_row("multi_view_info_nce", temperature=0.5),
+    "multi_view_dhel": make_view_row("multi_view_dhel", temperature=0.5),
 }
 
 
 def optima(*, quick: bool, seed: int) -> study.Result:
-    """Minimise every loss over n embeddings in n dimensions and compare with Theorems 5.1 (Lee 2025), 4.1 and 6.1
-    (Koromilas 2024)."""
+    """Minimise every loss over n embeddings in n dimensions.
+
+    Compared with Theorem 5.1 (Lee 2025) and Theorems 4.1 and 6.1 (Koromilas 2024).
+    """
     names, sizes, starts = (QUICK, (4,), 1) if quick else (tuple(LOSSES), (4, 8, 16), 3)
     rows = []
     for name in names:
         row = LOSSES[name]
-        minimize = sphere.minimizer(row.loss)
+        minimize = sphere.make_minimizer(row.loss)
         for n in sizes:
             rows.append(_measure(name, row, n, [minimize(n=n, d=n, seed=seed + k) for k in range(starts)]))
     worst = {key: max(row[key] for row in rows) for key in ERRORS}

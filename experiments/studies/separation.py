@@ -1,4 +1,4 @@
-"""Excessive separation: where SigLIP's full-batch optimum pushes negatives beyond the simplex.
+"""Excessive separation: where SigLIP's full-batch optimum pushes negatives further apart than the simplex.
 
 python -m experiments.studies.separation [--quick] [--out=runs/studies] [--seed=0]
 """
@@ -14,13 +14,16 @@ from contrastive_jax import losses, theory
 from experiments.studies import sphere, study
 
 N = 8
-BAND = 0.1  # of the logarithm of the two sides of Equation 10
-TOLERANCE = 1e-4  # how far below -1/(n-1) the mean of s_neg counts as below
+BAND = 0.1  # around the boundary: difference of the logarithms of the two sides of Equation 10
+TOLERANCE = 1e-4  # the mean of s_neg counts as below -1/(n-1) if it is this far below
 
 
 def separation(*, quick: bool, seed: int) -> study.Result:
-    """Minimise SigLIP over the embeddings of n = 8 instances for a grid of scales and biases, and see on which side of
-    Equation 10 (Lee 2025, Theorem 5.3) negatives fall below -1/(n-1); the same with within-view negatives."""
+    """Minimise SigLIP over the embeddings of n = 8 instances, for a grid of scales and biases.
+
+    Negatives should fall below -1/(n-1) on one side of Equation 10 (Lee 2025, Theorem 5.3), and nowhere once
+    within-view negatives are added.
+    """
     count = 5 if quick else 21
     scales, biases = np.linspace(0.5, 12, count), np.linspace(-10, 8, count)
     predicted = theory.siglip_separates_excessively(scale=scales[:, None], bias=biases, n=N)
@@ -50,7 +53,7 @@ CROSS, WITHIN = "cross-view", "cross- and within-view"
 
 
 def _margin(scale, bias):
-    """log of the right side of Equation 10 over the left: above 0 where SigLIP separates excessively."""
+    """Log of the right side of Equation 10 over the left; above 0 where SigLIP separates excessively."""
     return np.log((N - 2) / 2) - np.logaddexp(0, scale / (N - 1) - bias) + np.logaddexp(0, scale + bias)
 
 
@@ -66,7 +69,7 @@ def _excess(within_view, scales, biases, seed):
             within_view=within_view,
         ).mean()
 
-    minimize = sphere.minimizer(loss)
+    minimize = sphere.make_minimizer(loss)
     found = [[minimize(jnp.float64(a), jnp.float64(b), n=N, d=N, seed=seed) for b in biases] for a in scales]
     mean = np.array([[sphere.negatives(x.u, x.v).mean() for x in row] for row in found])
     return theory.negative_similarity_optimum(N) - mean

@@ -22,13 +22,13 @@ class Embeddings(NamedTuple):
     loss: float
 
 
-def minimizer(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., Embeddings]:
-    """A function that minimises `loss(u, v, *args) -> []` over unit embeddings from a random start, by L-BFGS.
+def make_minimizer(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., Embeddings]:
+    """A function that minimises `loss(u, v, *args) -> []` over unit embeddings by L-BFGS, from a random start.
 
-    Compiled once for each shape; `args` are arrays that the loss takes besides.
+    It is compiled once for each shape; `args` are further arrays that the loss takes.
 
     Example:
-      >>> minimize = minimizer(lambda u, v: losses.simclr(u, v).mean())
+      >>> minimize = make_minimizer(lambda u, v: losses.simclr(u, v).mean())
       >>> u, v, loss = minimize(n=8, d=8, seed=0)
     """
 
@@ -48,7 +48,7 @@ def minimizer(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[...
             return float(value), np.asarray(gradient)
 
         x, least = np.random.default_rng(seed).normal(size=2 * n * d), np.inf
-        for _ in range(_RESTARTS):  # a kernel with a kink where a pair coincides stops the line search early
+        for _ in range(_RESTARTS):  # a kernel with a kink at coinciding pairs stops the line search early
             found = scipy.optimize.minimize(objective, x, jac=True, method="L-BFGS-B", options=_OPTIONS)
             x, before, least = found.x, least, found.fun
             if not least < before - 1e-12:

@@ -1,4 +1,4 @@
-"""What the studies share: the command line, the table of predicted against measured, and how pictures look."""
+"""What the studies share: the command line, the table of predictions and measurements, and the style of pictures."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from contrastive_jax.jobs.machine import files
 
-# Okabe and Ito's palette, told apart with any colour vision; every series also has a marker or a dash of its own.
+# Okabe and Ito's palette suits every kind of colour vision; each series also has its own marker or dash.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
@@ -37,7 +37,7 @@ STYLE = {
 
 
 class Check(NamedTuple):
-    """One thing that theory predicts, how far the measurement is from it, and how far it may be."""
+    """A prediction of theory, the distance of the measurement from it, and the greatest allowed distance."""
 
     claim: str
     error: float
@@ -52,7 +52,7 @@ class Check(NamedTuple):
 class Result(NamedTuple):
     """What a study found."""
 
-    rows: Sequence[Mapping[str, Any]]  # the table, one mapping from column to cell for each row
+    rows: Sequence[Mapping[str, Any]]  # the table: {column: cell} for each row
     checks: Sequence[Check]
     figure: Figure
 
@@ -61,23 +61,26 @@ Study = Callable[..., Result]  # (*, quick: bool, seed: int) -> Result
 
 
 def main(name: str, study: Study, argv: Sequence[str] | None = None) -> int:
-    """Run one study from the command line: 0 if all that theory predicts was found, 1 if not."""
+    """Run one study from the command line; 0 if everything that theory predicts was found, 1 if not."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.studies.{name}", description=study.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="folder of the pictures (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="the same on a smaller scale, in seconds")
+    parser.add_argument("--quick", action="store_true", help="a smaller version that takes seconds")
     options = parser.parse_args(argv)
     start = time.perf_counter()
-    # float64, so that what is left between prediction and measurement is not rounding; one thread for BLAS, because its
-    # others only get in JAX's way on arrays this small (a factor of ten in L-BFGS).
+    # float64: the difference between prediction and measurement should not be rounding. One thread for BLAS: on arrays
+    # this small more of them slow JAX down (L-BFGS by a factor of ten).
     with jax.enable_x64(True), threadpoolctl.threadpool_limits(1, "blas"), matplotlib.rc_context(STYLE):
         result = study(quick=options.quick, seed=options.seed)
         try:
             paths = _save(options.out / name, result.figure)
         except OSError as error:
-            print(f"error: --out={options.out} cannot be written: {error.strerror}.", file=sys.stderr)
+            print(
+                f"error: --out={options.out}: expected a folder that can be written, got {error.strerror!r}.",
+                file=sys.stderr,
+            )
             return 2
-    print(table(result.rows))
+    print(format_table(result.rows))
     print()
     for check in result.checks:
         verdict = "as predicted" if check.holds else "NOT AS PREDICTED"
@@ -94,15 +97,15 @@ def _save(stem: Path, figure: Figure) -> list[Path]:
     return paths
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same columns as a Markdown table."""
-    cells = [list(rows[0]), *([_cell(x) for x in row.values()] for row in rows)]
+    cells = [list(rows[0]), *([_format_cell(x) for x in row.values()] for row in rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
     lines = ["| " + " | ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def _cell(x: Any) -> str:
+def _format_cell(x: Any) -> str:
     if isinstance(x, tuple):
-        return " to ".join(map(_cell, x))
+        return " to ".join(map(_format_cell, x))
     return f"{x:.4g}" if isinstance(x, float) else str(x)

@@ -1,4 +1,6 @@
-"""The tables as they are printed."""
+"""The scores of a representation, and the tables as they are printed."""
+
+import numpy as np
 
 from contrastive_jax import evaluation
 
@@ -20,4 +22,34 @@ def test_similarities_beside_the_theory():
         "|---|---:|---:|---:|---:|",
         "| in batch, last step | 64 | 0.9000 | -0.0100 | 0.05 |",
         "| optimum (Theorems 5.1, 5.5) | | 1 | -0.0010 | 1e-05 to 0.01 |",
+    ]
+
+
+def test_scores_are_those_of_the_three_evaluations(digits):
+    train, train_labels, test, test_labels = digits
+    few_labels = {"num_classes": 10, "labels_per_class": 2, "draws": 2, "seed": 1}
+    settings = evaluation.Settings(probe_epochs=3, knn_neighbours=5, **few_labels)
+    batches = (
+        [{"image": x[i : i + 600], "label": y[i : i + 600]} for i in range(0, len(x), 600)]
+        for x, y in ((train, train_labels), (test, test_labels))
+    )
+    found = evaluation.score(np.sqrt, *batches, settings)
+    data = np.sqrt(train), train_labels, np.sqrt(test), test_labels
+    few = evaluation.few_label_probe(*data, **few_labels)
+    assert found == evaluation.Scores(
+        linear_probe=evaluation.linear_probe(*data, num_classes=10, epochs=3, seed=1).accuracy,
+        knn=evaluation.knn(*data, num_classes=10, k=5),
+        few_labels=few.accuracy,
+        few_labels_std=few.standard_deviation,
+    )
+
+
+def test_scores():
+    settings = evaluation.Settings(num_classes=10, knn_neighbours=20)
+    assert evaluation.format_scores(
+        {"raw pixels": evaluation.Scores(0.9, 0.95, 0.8, 0.0123)}, settings
+    ).splitlines() == [
+        "| representation | linear probe | 20-NN | probe, 5 labels/class (3 draws) |",
+        "|---|---:|---:|---:|",
+        "| raw pixels | 90.0 | 95.0 | 80.0 ± 1.2 |",
     ]

@@ -215,7 +215,7 @@ def test_a_workdir_of_an_earlier_version(tmp_path):
     given = config().to_json().replace('"on_nonfinite": "stop", ', "")
     assert "on_nonfinite" not in given
     (tmp_path / "config.json").write_text(given)
-    with pytest.raises(UsageError, match=r"another configuration: on_nonfinite \(there None, here 'stop'\)"):
+    with pytest.raises(UsageError, match=r"got another: on_nonfinite \(there None, here 'stop'\)"):
         run.run(config(), tmp_path)
     assert (tmp_path / "config.json").read_text() == given
 

@@ -80,7 +80,7 @@ def test_parts_given_from_python_are_the_same_run(whole, tmp_path):
     used = json.loads((tmp_path / "config.json").read_text())
     assert used["model"]["name"] == f"{HERE}:Encoder" and used["model"]["kwargs"] == {"width": 6}
     assert used["loss"]["kwargs"] == {"margin": 0.25} and used["data"]["source"] == f"{HERE}:Stripes"
-    with pytest.raises(UsageError, match=r"another configuration: .*loss.name"):
+    with pytest.raises(UsageError, match=r"got another: .*loss.name"):
         train(plain, tmp_path, 6, own=GIVEN._replace(loss=losses.dhel))
 
 
@@ -94,7 +94,7 @@ def test_images_without_labels_train_and_are_measured(tmp_path, capsys):
     summary = run.run(config(**{"data.source": f"{HERE}:unlabelled", "batch_size": 16}), tmp_path, steps=2)
     assert summary["evaluation"] == {} and summary["geometry"].keys() == {"untrained encoder", "trained encoder"}
     said = capsys.readouterr()
-    assert "no labels: there are no scores" in said.err and "| trained encoder |" in said.out
+    assert "Skipping the scores: the images have no labels" in said.err and "| trained encoder |" in said.out
 
 
 @pytest.mark.parametrize("name", ["mlp", "vit_tiny"])

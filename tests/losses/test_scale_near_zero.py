@@ -28,7 +28,9 @@ def mean(row, implementation, axis_name=None):
     return fn
 
 
-@pytest.mark.parametrize("implementation", pairwise.IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    "implementation", ["dense", *(pytest.param(x, marks=pytest.mark.slow) for x in ("blockwise", "ring"))]
+)
 @pytest.mark.parametrize("name", LEARNT)
 def test_the_gradient_is_zero_to_rounding(name, implementation):
     row = LEARNT[name]
@@ -50,7 +52,7 @@ def test_the_gradient_is_zero_to_rounding(name, implementation):
             np.testing.assert_allclose(grad, 0, atol=1e-30)
 
 
-@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+@pytest.mark.parametrize("implementation", [pytest.param("dense", marks=pytest.mark.slow), "blockwise"])
 @pytest.mark.parametrize("name", [name for name in LEARNT if "temperature" in LEARNT[name].kwargs])
 def test_an_infinite_temperature_has_a_gradient_of_zero(name, implementation):
     row = LEARNT[name]

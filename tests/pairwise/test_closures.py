@@ -55,7 +55,6 @@ CLOSURES = {
     "bfloat16": (lambda x: closing_over_a_float(x.astype(jnp.float32)), jnp.bfloat16(3)),
     "table and index": (closing_over_a_table_and_an_index, jnp.int32(3)),
 }
-every_closure = pytest.mark.parametrize(("make", "closed_over"), CLOSURES.values(), ids=CLOSURES.keys())
 
 
 def differentiate(fn):
@@ -149,8 +148,15 @@ def assert_same(got, want):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), got, want)
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("name", CLOSURES)
+def slow_beside(*kept):
+    """All pairs of a closure and an order, slow unless one of the two is kept."""
+    for name in CLOSURES:
+        for order in ORDERS:
+            marks = () if name in kept or order in kept else pytest.mark.slow
+            yield pytest.param(name, order, marks=marks, id=f"{name}-{order.__name__}")
+
+
+@pytest.mark.parametrize(("name", "order"), slow_beside("integer", jit_first))
 def test_blockwise_equals_dense(name, order):
     make, x = CLOSURES[name]
     fn = summed(make, implementation="blockwise", block_size=3)

@@ -4,7 +4,7 @@ import pytest
 
 from configs import smoke
 from contrastive_jax.data import sources
-from experiments.benchmarks import losses, ring, training
+from experiments.benchmarks import convolution, losses, ring, training
 
 
 @pytest.fixture
@@ -46,3 +46,11 @@ def test_the_ring_holds_less_and_has_the_same_value():
     )
     assert of_ring == pytest.approx(value, rel=1e-5)
     assert less < megabytes and len(times) == 1
+
+
+def test_both_forms_of_a_convolution(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["convolution", "--sizes=2", "--channels=4", "--batches=2", "--seconds=0"])
+    convolution.main()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:4] for row in rows] == [["2", "1", "4", "2"], ["2", "2", "4", "2"]]
+    assert all(row[6] in convolution.FORMS and row[7] in convolution.FORMS for row in rows)
