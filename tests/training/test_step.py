@@ -42,9 +42,9 @@ def train(parallelism, devices, **overrides):
     return jax.device_get((mapped.read(placed), mapped.read(outputs))), len(traces), state
 
 
-def assert_same(result, reference):
+def assert_same(result, reference, atol=2e-6):
     (state, outputs), (want, want_outputs) = result, reference
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=atol)
     jax.tree.map(close, state.params, want.params)
     jax.tree.map(functools.partial(close, rtol=1e-4, atol=1e-4), state.model_state, want.model_state)
     np.testing.assert_allclose(outputs["loss"], want_outputs["loss"], rtol=1e-5)
@@ -72,7 +72,7 @@ def test_contrast_sets_across_devices():
     overrides = {"contrast_size": 16, "vrns_weight": 3.0, "loss.learnable": True}
     result, _, _ = train("shard_map", 8, **overrides)
     reference, _, initial = train("shard_map", 1, **overrides)
-    assert_same(result, reference)
+    assert_same(result, reference, atol=1e-5)  # eight shares, which JAX 0.8 rounds otherwise than one
     state, _ = reference
     assert initial.params.loss["log_scale"] == pytest.approx(-np.log(0.2))
     assert abs(state.params.loss["log_scale"] - initial.params.loss["log_scale"]) > 1e-5
