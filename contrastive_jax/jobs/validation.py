@@ -184,6 +184,4 @@ def _data_faults(config: ConfigDict, own: parts.Own, num_devices: int, train: So
     if memory is not None and "queue" in memory.arguments:
         update = config_lib.update_size(config, num_instances=count, num_devices=num_devices)
         if (size := config.estimator.queue_size) < update:
-            yield (
-                f"config.estimator.queue_size={size}: expected at least {update}: all images of a step enter it."
-            )
+            yield (f"config.estimator.queue_size={size}: expected at least {update}: all images of a step enter it.")
