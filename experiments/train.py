@@ -12,10 +12,12 @@ On Cloud TPU, SLURM and Kubernetes the processes of a job find each other (see l
 import signal
 import sys
 
+from contrastive_jax.errors import MissingExtraError
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would end in a traceback, or in no end at all
     try:
         from contrastive_jax.jobs import command_line
-    except ImportError as error:  # a package that an extra installs is missing; the message says which
+    except MissingExtraError as error:
         sys.exit(f"error: {error}")
     command_line.run_as_program(sys.argv[1:])

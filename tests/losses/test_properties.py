@@ -20,7 +20,7 @@ HYPERPARAMETERS = {
     "bias": st.floats(-20, 20, width=32),
     "sigma": strategies.logarithmic(0.05, 10),
     "t": temperatures,
-    "update_weight": st.floats(1 / 64, 1, width=32),
+    "update_weight": st.floats(1 / 64, 63 / 64, width=32),
     "gamma": strategies.logarithmic(0.1, 100),
     "weight": strategies.logarithmic(0.1, 100),
     "num_instances": st.integers(2, 10**6),
