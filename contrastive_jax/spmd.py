@@ -98,7 +98,7 @@ class Mapped(NamedTuple):
     """A per-device function mapped over devices, with the ways its arguments get onto them and back."""
 
     step: Callable[[Any, Any], tuple[Any, Any]]  # (placed state, placed batch) -> (placed state, replicated output)
-    trace: Callable[[Any, Any], Any]  # (one copy of the state, all of a batch), or their shapes -> the step, traced
+    trace: Callable[[Any, Any], Any]  # (one copy of the state, all of a batch), or shapes: raises what tracing raises
     place_state: Callable[[Any], Any]  # one copy of the state -> a copy on every device
     place_batch: Callable[[Any], Any]  # this process's [b, ...] of the batch -> its shares on the devices
     read: Callable[[Any], Any]  # placed state or output -> one copy
@@ -169,7 +169,7 @@ def _map_copies(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any
         share = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((len(local), x.shape[0] // len(devices), *x.shape[1:]), x.dtype), batch
         )
-        return step.trace(copies, share)
+        return jax.eval_shape(step, copies, share)
 
     return Mapped(
         step=step,
