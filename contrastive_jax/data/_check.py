@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ from contrastive_jax.parts import reason
 
 _IMAGES = "uint8 [n, h, w] or [n, h, w, c] with c 1 or 3"
 _MAX_CLASSES = 2**20
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)  # not of the images
 
 
 def check(source: Source) -> None:
@@ -45,6 +47,30 @@ def check(source: Source) -> None:
     labels = getattr(source, "labels", None)
     if labels is not None:
         _check_num_classes(name, source, label_array(f"{name}: labels", labels, len(source)))
+
+
+def take(source: Source, indices: np.ndarray) -> np.ndarray:
+    """The images of a source at `indices`, checked: uint8 [b, h, w, c].
+
+    Raises:
+        SourceError: the source raised, or gave images of another dtype or shape.
+    """
+    expected = f"{name_of(source)}.take: expected uint8 {[len(indices), *source.image_shape]}"
+    try:
+        images = np.asarray(source.take(indices))
+    except (SourceError, MemoryError):
+        raise
+    except Exception as error:  # a user's source may raise anything
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
+        raise SourceError(f"{expected} at {_few(indices)}, got {type(error).__name__}: {reason(error)}") from error
+    if images.dtype != np.uint8 or images.shape != (len(indices), *source.image_shape):
+        raise SourceError(f"{expected} at {_few(indices)}, got {_described(images)}{_conversion(images)}")
+    return images
+
+
+def _few(indices: np.ndarray) -> str:
+    return f"{indices[:3].tolist()}"[:-1] + (", ...]" if len(indices) > 3 else "]")
 
 
 def image_array(what: str, images: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from contrastive_jax.data._check import take
 from contrastive_jax.data._source import Source, labels_of, num_classes_of
 from contrastive_jax.data._stored import ArraySource, ReadSource
 
@@ -101,7 +102,7 @@ def _content(source: Source) -> str:
     if isinstance(source, ArraySource) and source.images.nbytes <= HASHED_BYTES:
         return f"pixels {_digest(source.images)}"
     indices = np.unique(np.linspace(0, len(source) - 1, _SAMPLE).round().astype(np.int64))
-    return f"sample {_digest(np.asarray(source.take(indices)))}"
+    return f"sample {_digest(take(source, indices))}"
 
 
 def _digest(array: np.ndarray) -> str:

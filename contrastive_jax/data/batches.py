@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from contrastive_jax import extras
+from contrastive_jax.data._check import take
 from contrastive_jax.data._source import Source, labels_of, name_of
 
 PARTITIONS = ("reshuffled", "fixed")
@@ -209,7 +210,7 @@ def _reader(source: Source) -> Callable[[np.ndarray], Batch]:
     labels = labels_of(source)  # before any thread starts: they may have to be read
 
     def read(indices: np.ndarray) -> Batch:
-        batch = {"image": np.asarray(source.take(indices)), "id": indices.astype(np.int32)}
+        batch = {"image": take(source, indices), "id": indices.astype(np.int32)}
         return batch if labels is None else batch | {"label": labels[indices]}
 
     return read

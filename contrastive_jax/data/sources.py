@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from contrastive_jax import parts
-from contrastive_jax.data._check import check
+from contrastive_jax.data._check import check, take
 from contrastive_jax.data._digits import open_digits
 from contrastive_jax.data._fingerprint import compare_fingerprints, fingerprint
 from contrastive_jax.data._folder import open_folder
@@ -30,6 +30,7 @@ __all__ = [
     "load_splits",
     "name_of",
     "num_classes_of",
+    "take",
 ]
 
 _FORMS = "digits, tfds:NAME, folder:PATH, npz:PATH or package.module:function"

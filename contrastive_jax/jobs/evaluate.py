@@ -12,7 +12,8 @@ import numpy as np
 from contrastive_jax import evaluation, metrics, models, pairwise
 from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import UsageError
-from contrastive_jax.jobs.job import Job, describe_error
+from contrastive_jax.jobs import parts
+from contrastive_jax.jobs.job import Job
 from contrastive_jax.jobs.logs import rows
 from contrastive_jax.training.state import TrainState
 
@@ -43,7 +44,7 @@ def trace(job: Job) -> None:
         jax.eval_shape(_features(job), encoder, images)
         jax.eval_shape(_project(job), encoder, images, ids)
     except Exception as error:  # a user's part may raise anything
-        raise UsageError(f"the encoder cannot be evaluated (train=False): {describe_error(error)}") from error
+        raise UsageError(f"the encoder cannot be evaluated (train=False): {parts.describe_error(error)}") from error
 
 
 def evaluate(job: Job, state: TrainState) -> Evaluation:

@@ -1,11 +1,13 @@
 """Prepare a run: check its configuration and trace its step, before anything is written."""
 
-import traceback
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -30,6 +32,7 @@ class Job(NamedTuple):
     order: batches.BatchOrder
     program: Program
     initial: TrainState
+    fingerprints: dict[str, Any]  # of the training and of the test images
     mapped: spmd.Mapped  # the traced step on the devices of this job
 
     @property
@@ -55,7 +58,7 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
     Raises:
       UsageError: one line for each fault.
     """
-    config = parts.record(config, own)
+    config, own = parts.record(config, own)
     _check_workdir(workdir)
     if steps is not None and steps < 1:
         raise UsageError(f"--steps={steps}: expected at least 1.")
@@ -69,7 +72,8 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
     order = batches.BatchOrder(len(train), update_size, config.seed, config.partition)
     program, initial = build(config, own, train, order)
     mapped = _trace(program, initial, train, order, parallelism=config.parallelism)
-    return Job(config, workdir, train, test, order, program, initial, mapped)
+    fingerprints = {"train": sources.fingerprint(train), "test": sources.fingerprint(test)}
+    return Job(config, workdir, train, test, order, program, initial, fingerprints, mapped)
 
 
 def _check_workdir(workdir: Path) -> None:
@@ -88,12 +92,26 @@ def _open_data(config: ConfigDict, own: parts.Own) -> sources.Splits:
             if source is not None:
                 sources.check(source)
         if own.train is not None:
-            return sources.Splits(own.train, own.train if own.test is None else own.test)
-        return sources.load_splits(
-            data.source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data.directory
-        )
+            found = sources.Splits(own.train, own.train if own.test is None else own.test)
+        else:
+            found = sources.load_splits(
+                data.source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data.directory
+            )
+            found = found if own.test is None else found._replace(test=own.test)
     except SourceError as error:
         raise UsageError(f"config.data.source={data.source!r}: {error}") from None
+    _check_alike(*found)
+    return found
+
+
+def _check_alike(train: sources.Source, test: sources.Source) -> None:
+    """Test images have the shape and the classes of the training images."""
+    shapes = tuple(train.image_shape), tuple(test.image_shape)
+    if shapes[0] != shapes[1]:
+        raise UsageError(f"test images: expected the shape {shapes[0]} of the training images, got {shapes[1]}.")
+    labels, classes = sources.labels_of(test), sources.num_classes_of(train)
+    if labels is not None and classes is not None and labels.max() >= classes:
+        raise UsageError(f"test labels: expected the {classes} classes of the training images, got {labels.max()}.")
 
 
 def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> None:
@@ -126,8 +144,10 @@ def build(
       order: of its steps.
     """
     shape = (config.data.image_size, config.data.image_size, train.image_shape[-1])
-    model = _build_model(config, own, shape)
-    graphdef, params, model_state = models.functional(model)
+    with _explain(f"config.model.name={config.model.name!r}, config.model.head={config.model.head!r}"):
+        model = _build_model(config, own, shape)
+        graphdef, params, model_state = models.functional(model)
+        dimensions = models.num_features(model, shape)
     schedule = optimizer.learning_rate_schedule(
         config.optimizer.learning_rate,
         update_size=order.update_size,
@@ -138,10 +158,11 @@ def build(
     )
     contrast_size = config_lib.contrast_size(config, num_instances=len(train), num_devices=len(spmd.devices()))
     num_bins = config.log.num_bins if config.log.distribution else 0
-    assert own.optimizer is not None
+    with _explain(f"config.optimizer.name={config.optimizer.name!r}"):
+        transformation = _build_optimizer(config, own, schedule)
     program = Program(
         graphdef=graphdef,
-        optimizer=own.optimizer(schedule, **config.optimizer.kwargs),
+        optimizer=transformation,
         objective=validation.objective_of(config, own.loss, num_instances=len(train)),
         view_config=config_lib.view_config(config),
         batch_size=config.batch_size,
@@ -152,28 +173,41 @@ def build(
         seed=config.seed,
         skip_nonfinite=config.on_nonfinite == "skip",
         metrics=measure.name_metrics(own.metrics, contrast_size=contrast_size, num_bins=num_bins),
-        dimensions=models.num_features(model, shape),
+        dimensions=dimensions,
         queue_size=config.estimator.queue_size,
         encoder_momentum=config.estimator.encoder_momentum,
     )
-    return program, step_lib.init(program, params, model_state)
+    with _explain(f"config.optimizer.name={config.optimizer.name!r}, config.loss.name={config.loss.name!r}"):
+        return program, step_lib.init(program, params, model_state)
+
+
+@contextlib.contextmanager
+def _explain(what: str) -> Iterator[None]:
+    """Turn what a user's part raises within this context into one line."""
+    try:
+        yield
+    except Exception as error:
+        raise UsageError(f"{what}: {parts.describe_error(error)}") from error
+
+
+def _build_optimizer(config: ConfigDict, own: parts.Own, schedule: optax.Schedule) -> optax.GradientTransformation:
+    given: Any = own.optimizer
+    if not isinstance(given, optax.GradientTransformation):
+        given = given(schedule, **config.optimizer.kwargs)
+    if not isinstance(given, optax.GradientTransformation):
+        raise UsageError(f"expected an Optax gradient transformation, got {type(given).__name__}.")
+    return given
 
 
 def _build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int, int]) -> nnx.Module:
-    model = config.model
-    try:
-        return models.create(
-            _builder_of(own.encoder),
-            image_shape=image_shape,
-            head=_builder_of(own.head),
-            encoder_kwargs=dict(model.kwargs),
-            head_kwargs=dict(model.head_kwargs),
-            seed=config.seed,
-        )
-    except Exception as error:  # a user's part may raise anything
-        raise UsageError(
-            f"config.model.name={model.name!r}, config.model.head={model.head!r}: {describe_error(error)}"
-        ) from error
+    return models.create(
+        _builder_of(own.encoder),
+        image_shape=image_shape,
+        head=_builder_of(own.head),
+        encoder_kwargs=dict(config.model.kwargs),
+        head_kwargs=dict(config.model.head_kwargs),
+        seed=config.seed,
+    )
 
 
 def _builder_of(part: Any) -> Any:
@@ -198,14 +232,5 @@ def _trace(
     try:
         mapped.trace(initial, {name: known[name] for name in program.inputs})
     except Exception as error:  # a user's part may raise anything
-        raise UsageError(f"the first step cannot be traced: {describe_error(error)}") from error
+        raise UsageError(f"the first step cannot be traced: {parts.describe_error(error)}") from error
     return mapped
-
-
-def describe_error(error: Exception) -> str:
-    """Describe an error in one line, with its location unless it is a ValueError."""
-    line = " ".join(str(error).split()) or "no more is known"
-    if isinstance(error, ValueError):
-        return line
-    place: Any = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {line} ({place.filename}, line {place.lineno}, in {place.name})"

@@ -7,9 +7,12 @@ from Python; the configuration then records its name.
 import functools
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -83,14 +86,19 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
         known = ", ".join(map(repr, kind.known))
         raise UsageError(f"config.{kind.name}={name!r}: expected one of {known} or package.module:function.")
     try:
-        return load_part(name)
+        part = load_part(name)
     except UsageError as error:
         raise UsageError(f"config.{kind.name}={error}") from None
+    try:
+        arguments(kind, part)
+    except (ValueError, TypeError) as error:  # of `inspect.signature`, for functions that are not Python's
+        raise UsageError(f"config.{kind.name}={name}: expected a Python function with a signature: {error}.") from None
+    return part
 
 
 def arguments(kind: Kind, part: Callable[..., Any]) -> Arguments:
     """The keyword arguments of a part that a configuration may set: all but those that the job passes itself."""
-    if isinstance(part, nnx.Module):
+    if isinstance(part, nnx.Module | optax.GradientTransformation):
         return Arguments({}, any_other=False)
     parameters = list(_signature(part).parameters.values())
     any_other = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -130,10 +138,10 @@ def resolve(config: ConfigDict, own: Own) -> Own:
             found[kind.what] = load(kind, named(config, kind)) if part is None else _unbind(part)[0]
         except UsageError as error:
             faults.append(str(error))
-    metrics = list(own.metrics)
-    for spec in config.log.metrics if not metrics else ():
+    metrics = []
+    for metric in own.metrics or config.log.metrics:
         try:
-            metrics.append(load_part(spec))
+            metrics.append(load_part(metric) if isinstance(metric, str) else metric)
         except UsageError as error:
             faults.append(f"config.log.metrics={error}")
     if faults:
@@ -150,30 +158,81 @@ def drop_arguments(config: ConfigDict, kind: Kind, part: Any) -> None:
         del given[name]
 
 
-def record(config: ConfigDict, own: Own) -> ConfigDict:
-    """Copy the configuration and record in it the names and bound arguments of the parts given from Python."""
+def record(config: ConfigDict, own: Own) -> tuple[ConfigDict, Own]:
+    """Copy the configuration and record in it the names and bound arguments of the parts given from Python.
+
+    A part that is given by its name goes into the configuration alone.
+
+    Raises:
+      UsageError: a part is neither a name nor something that can be called.
+    """
     config = config.copy_and_resolve_references()
     for kind in KINDS:
-        if (given := getattr(own, kind.what)) is not None:
+        given = getattr(own, kind.what)
+        if given is None:
+            continue
+        name, part = given, None
+        bound: dict[str, Any] = {}
+        if not isinstance(given, str):
+            _check_given(kind, given)
             part, bound = _unbind(given)
-            above, _, leaf = kind.name.partition(".")
-            if (name := name_of(kind, part)) != config[above][leaf]:
-                config[above][leaf] = name
-                drop_arguments(config, kind, part)
-            section(config, kind).update(bound)
+            name = name_of(kind, part)
+        above, _, leaf = kind.name.partition(".")
+        if name != config[above][leaf] or isinstance(part, nnx.Module):
+            config[above][leaf] = name
+            drop_arguments(config, kind, load(kind, name) if part is None else part)
+        section(config, kind).update(bound)
+        if part is None:
+            own = own._replace(**{kind.what: None})  # type: ignore[arg-type]
     if own.train is not None:
         config.data.source = _qualified(type(own.train))
-    if own.metrics:
-        config.log.metrics = tuple(_qualified(f) for f in own.metrics)
-    return config
+    metrics = (own.metrics,) if callable(own.metrics) or isinstance(own.metrics, str) else tuple(own.metrics)
+    if metrics:
+        config.log.metrics = tuple(f if isinstance(f, str) else _qualified(f) for f in metrics)
+    return config, own._replace(metrics=metrics)
+
+
+def _check_given(kind: Kind, part: Any) -> None:
+    if not callable(part) and not isinstance(part, optax.GradientTransformation):
+        raise UsageError(f"own.{kind.what}: expected a function or its name, got {type(part).__name__}.")
+
+
+_NOT_PLAIN = object()
 
 
 def _unbind(part: Any) -> tuple[Any, dict[str, Any]]:
-    """Split nested `functools.partial` into the function and its keyword arguments."""
+    """Split nested `functools.partial` into the function and its keyword arguments.
+
+    Values that `config.json` cannot hold, such as functions, stay bound.
+    """
     if not isinstance(part, functools.partial) or part.args:
         return part, {}
     inner, bound = _unbind(part.func)
-    return inner, {**bound, **part.keywords}
+    plain = {name: _to_plain(value) for name, value in part.keywords.items()}
+    stays = {name: part.keywords[name] for name, value in plain.items() if value is _NOT_PLAIN}
+    taken = {name: value for name, value in plain.items() if value is not _NOT_PLAIN}
+    return (functools.partial(inner, **stays) if stays else inner), {**bound, **taken}
+
+
+def _to_plain(value: Any) -> Any:
+    """A value as `config.json` holds it: a scalar or nested tuples of them; `_NOT_PLAIN` for anything else."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        items = tuple(_to_plain(x) for x in value)
+        return _NOT_PLAIN if _NOT_PLAIN in items else items
+    if isinstance(value, np.generic) or (hasattr(value, "dtype") and np.ndim(value) == 0):
+        return value.item()
+    return _NOT_PLAIN
+
+
+def describe_error(error: BaseException) -> str:
+    """Describe in one line what a part raised, with its location unless it is a ValueError."""
+    line = " ".join(str(error).split()) or "no more is known"
+    if isinstance(error, ValueError):
+        return line
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {line} ({place.filename}, line {place.lineno}, in {place.name})"
 
 
 def name_of(kind: Kind, part: Any) -> str:
@@ -181,7 +240,9 @@ def name_of(kind: Kind, part: Any) -> str:
     for name, known in kind.known.items():
         if part is known:
             return name
-    return _qualified(type(part) if isinstance(part, nnx.Module) else part)
+    while isinstance(part, functools.partial):
+        part = part.func
+    return _qualified(type(part) if isinstance(part, nnx.Module | optax.GradientTransformation) else part)
 
 
 def _qualified(x: Any) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contrastive_jax import spmd
-from contrastive_jax.data import batches, views
+from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import evaluate, parts
 from contrastive_jax.jobs.job import Job, prepare
@@ -145,7 +145,7 @@ def _num_bins(job: Job) -> int:
 
 def _save_views(job: Job) -> None:
     indices = np.arange(min(16, len(job.train)))
-    images, config = job.train.take(indices), job.program.view_config
+    images, config = sources.take(job.train, indices), job.program.view_config
     draw = functools.partial(
         views.random_views, seed=job.config.seed, epoch=0, num_views=job.program.num_views, config=config
     )

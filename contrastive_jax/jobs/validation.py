@@ -115,21 +115,21 @@ def _learnable_fault(config: ConfigDict, loss: Any) -> str | None:
 def _trial_faults(config: ConfigDict, loss: Any) -> list[str]:
     """The errors that the loss raises for its hyperparameters, on two instances."""
     needs = contract.needs_of(loss)
-    objective = objective_of(config, loss, num_instances=2)
 
     def call(view: jax.Array, ids: jax.Array) -> Any:
         memory, shared, remembered = needs.memory, {}, {}
         if memory is not None:
             state = memory.init(contract.Setting(2, _WIDTH, 2, 0))
             shared, remembered = memory.shared(state), memory.of_instances(state, ids)
+        objective = objective_of(config, loss, num_instances=2)
         instances = Instances((view,) * config.num_views, ids, ids, None, remembered)
         return objective(instances, objective.parameters(), shared)
 
     shapes = jax.ShapeDtypeStruct((2, _WIDTH), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
     try:
         jax.eval_shape(call, *shapes)
-    except (ValueError, TypeError) as error:
-        return [f"config.loss.name={config.loss.name!r}, config.loss.kwargs: {_one_line(error)}"]
+    except Exception as error:  # a user's part may raise anything
+        return [f"config.loss.name={config.loss.name!r}, config.loss.kwargs: {parts.describe_error(error)}"]
     return []
 
 

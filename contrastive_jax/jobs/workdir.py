@@ -50,10 +50,9 @@ def claim_workdir(job: Job) -> Iterator[None]:
 
 
 def _write(job: Job) -> None:
-    fingerprints = {"train": sources.fingerprint(job.train), "test": sources.fingerprint(job.test)}
     for name, text in (
         (CONFIG, job.config.to_json(indent=2)),
-        (DATA, json.dumps(fingerprints, indent=2)),
+        (DATA, json.dumps(job.fingerprints, indent=2)),
     ):
         path = job.workdir / name
         if path.exists() and path.read_text() == f"{text}\n":
@@ -95,7 +94,7 @@ def _compare_data(job: Job) -> None:
     path = job.workdir / DATA
     if not path.exists():
         return
-    differs = sources.compare_fingerprints(_read(path)["train"], sources.fingerprint(job.train))
+    differs = sources.compare_fingerprints(_read(path)["train"], job.fingerprints["train"])
     if differs is not None:
         raise UsageError(
             f"config.data.source={job.config.data.source!r}: {differs}. Give another workdir to begin a run with these."

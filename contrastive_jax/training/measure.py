@@ -13,6 +13,8 @@ from contrastive_jax.training import estimator, regime
 from contrastive_jax.training.state import TrainState
 
 Metric = Callable[..., Any]
+_TAKEN = ("step", "epoch", "images_per_second")
+_TAKEN_PREFIXES = ("positive_", "cross_view_", "within_view_", "theory_")
 
 
 def distribution(contrast_size: int | None = None, num_bins: int = 100) -> Metric:
@@ -74,10 +76,32 @@ def measure(
             whole = gather_batch({**batch, "embeddings": jnp.stack(embeddings, 1)}, positions, axis_name)
             result = function(state, jnp.moveaxis(whole.pop("embeddings"), 1, 0), whole)
         named = result if isinstance(result, Mapping) else {name: result}
+        for key, value in named.items():
+            _check_logged(key, value)
         if twice := sorted(found.keys() & named.keys()):
             raise ValueError(f"logged numbers: expected different names, got {twice[0]!r} twice; rename one of them.")
         found |= named
     return found
+
+
+def _check_logged(name: Any, value: Any) -> None:
+    """Refuse what cannot be logged by its name."""
+    if not isinstance(name, str) or name in _TAKEN or name.startswith(_TAKEN_PREFIXES):
+        taken = ", ".join([*_TAKEN, *(f"{prefix}..." for prefix in _TAKEN_PREFIXES)])
+        raise ValueError(f"logged numbers: expected a name of its own, got {name!r}; the log itself uses {taken}.")
+    if isinstance(value, metrics.SimilarityDistribution):
+        return
+    dtype = getattr(value, "dtype", None if value is None else np.result_type(type(value)))
+    if isinstance(value, Mapping | list | tuple) or dtype is None or not _is_number(dtype):
+        raise ValueError(
+            f"logged numbers: expected a scalar or an array of real numbers as {name!r}, got "
+            f"{type(value).__name__ if dtype is None or isinstance(value, Mapping | list | tuple) else dtype}; "
+            "stack several numbers, and return a flat dict for several names."
+        )
+
+
+def _is_number(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
 
 
 def gather_batch(

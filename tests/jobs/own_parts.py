@@ -111,3 +111,35 @@ def largest_id(state, embeddings, batch):
 def loss(state, embeddings, batch):
     """A mistake: a name that the step logs."""
     return jnp.float32(0)
+
+
+def nothing(state, embeddings, batch):
+    return None
+
+
+def nested(state, embeddings, batch):
+    return {"a": {"b": jnp.float32(0)}}
+
+
+def shadow(state, embeddings, batch):
+    return {"cross_view_mean": jnp.float32(0)}
+
+
+def fails(*_, **__):
+    raise KeyError("by design")
+
+
+def no_optimizer(schedule):
+    return None
+
+
+class Late(Stripes):
+    """Its first image is as it should be, the others are not."""
+
+    def take(self, indices):
+        images = super().take(indices)
+        return images if list(indices) == [0] else images.astype(np.float32)
+
+
+def late(split):
+    return Late(96, 0)

@@ -5,9 +5,12 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from contrastive_jax import losses
+from contrastive_jax.data import sources
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import command_line, parts, run
 from contrastive_jax.jobs import job as job_lib
@@ -84,6 +87,41 @@ def test_parts_given_from_python_are_the_same_run(whole, tmp_path):
         train(plain, tmp_path, 6, own=GIVEN._replace(loss=losses.dhel))
 
 
+def test_values_that_json_cannot_hold_stay_bound(tmp_path):
+    """And those of NumPy are recorded as Python's."""
+
+    def kernel(squared):
+        return 1 / (1 + squared)
+
+    own = parts.Own(loss=functools.partial(losses.kcl, kernel=kernel, gamma=np.float32(8)))
+    job = job_lib.prepare(config(), tmp_path, own=own)
+    assert dict(job.config.loss.kwargs) == {"gamma": 8.0}
+    assert job.program.objective.loss.keywords == {"kernel": kernel}
+
+
+@pytest.mark.parametrize("given", [optax.sgd(0.1), "adamw", lambda schedule: optax.sgd(schedule)])
+def test_an_optimizer_may_be_given_in_any_form(given, tmp_path):
+    job = job_lib.prepare(config(), tmp_path, own=parts.Own(optimizer=given, metrics=own_parts.largest_id))
+    assert isinstance(job.program.optimizer, optax.GradientTransformation) and "largest_id" in job.program.metrics
+
+
+def test_test_images_of_another_shape_or_class_are_refused_before_training(tmp_path):
+    train = sources.ArraySource(np.zeros((64, 8, 8), np.uint8), np.arange(64) % 2)
+    for test, message in (
+        (sources.ArraySource(np.zeros((8, 9, 9), np.uint8), np.arange(8) % 2), r"expected the shape \(8, 8, 1\)"),
+        (sources.ArraySource(np.zeros((8, 8, 8), np.uint8), np.arange(8) % 3), "expected the 2 classes .*, got 2"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            job_lib.prepare(config(), tmp_path, own=parts.Own(train=train, test=test))
+
+
+def test_what_is_no_part_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"own\.loss: expected a function or its name, got int"):
+        job_lib.prepare(config(), tmp_path, own=parts.Own(loss=3))
+    module = own_parts.Encoder((8, 8, 1), rngs=nnx.Rngs(0))
+    assert job_lib.prepare(config(), tmp_path, own=parts.Own(encoder=module)).program.dimensions == 16
+
+
 def test_a_named_loss_given_from_python_has_its_name(tmp_path):
     own = parts.Own(loss=functools.partial(losses.dhel, temperature=0.3, form="sum"))
     used = job_lib.prepare(config(), tmp_path, own=own).config
@@ -122,7 +160,21 @@ def test_built_in_encoders_and_heads_train_by_name(name, head, tmp_path):
             {"data.source": f"{HERE}:unlabelled", "loss.name": "sup_con"},
             "loss.name='sup_con': expected a source with labels",
         ),
-        ({"optimizer.name": f"{HERE}:spread"}, "config.optimizer.name=|config.optimizer.kwargs"),
+        ({"optimizer.name": f"{HERE}:no_optimizer"}, "optimizer.name='.*': expected an Optax .*, got NoneType"),
+        (
+            {"optimizer.name": f"{HERE}:fails"},
+            r"config.optimizer.name='.*': KeyError: 'by design' \(.*own_parts.py, line",
+        ),
+        ({"model.name": f"{HERE}:fails", "model.kwargs.a": 1}, "config.model.name='.*KeyError: 'by design'"),
+        ({"loss.name": f"{HERE}:fails"}, "config.loss.name='.*KeyError: 'by design'"),
+        ({"loss.name": "math:log"}, "config.loss.name=math:log: expected a Python function with a signature"),
+        (
+            {"log.metrics": (f"{HERE}:nothing",)},
+            "expected a scalar or an array of real numbers as 'nothing', got None",
+        ),
+        ({"log.metrics": (f"{HERE}:nested",)}, "expected a scalar or an array of real numbers as 'a', got dict"),
+        ({"log.metrics": (f"{HERE}:shadow",)}, "expected a name of its own, got 'cross_view_mean'"),
+        ({"data.source": f"{HERE}:late"}, r"take: expected uint8 \[64, 8, 8, 1\] at .*, got float32 .*convert them"),
     ],
 )
 def test_parts_that_do_not_fit_leave_nothing(overrides, message, tmp_path):
