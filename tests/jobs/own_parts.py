@@ -113,7 +113,7 @@ def loss(state, embeddings, batch):
     return jnp.float32(0)
 
 
-def nothing(state, embeddings, batch):
+def no_number(state, embeddings, batch):
     return None
 
 
