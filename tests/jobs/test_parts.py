@@ -169,8 +169,8 @@ def test_built_in_encoders_and_heads_train_by_name(name, head, tmp_path):
         ({"loss.name": f"{HERE}:fails"}, "config.loss.name='.*KeyError: 'by design'"),
         ({"loss.name": "math:log"}, "config.loss.name=math:log: expected a Python function with a signature"),
         (
-            {"log.metrics": (f"{HERE}:nothing",)},
-            "expected a scalar or an array of real numbers as 'nothing', got None",
+            {"log.metrics": (f"{HERE}:no_number",)},
+            "expected a scalar or an array of real numbers as 'no_number', got None",
         ),
         ({"log.metrics": (f"{HERE}:nested",)}, "expected a scalar or an array of real numbers as 'a', got dict"),
         ({"log.metrics": (f"{HERE}:shadow",)}, "expected a name of its own, got 'cross_view_mean'"),
