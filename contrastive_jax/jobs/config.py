@@ -166,7 +166,7 @@ def find_field(path: str, config: ConfigDict, own: parts.Own = parts.NONE) -> Fi
 
 def _find_argument(kind: parts.Kind, name: str, config: ConfigDict, own: parts.Own) -> Field:
     taken = parts.arguments(kind, getattr(own, kind.what) or parts.load(kind, parts.named(config, kind)))
-    if name not in taken.defaults and not taken.any_other:
+    if "." in name or (name not in taken.defaults and not taken.any_other):
         known = ", ".join(taken.defaults) or "none"
         raise UsageError(
             f"config.{kind.kwargs}.{name}: expected a keyword argument of {kind.what} {parts.named(config, kind)!r}, "
@@ -263,7 +263,7 @@ def from_json(text: str) -> ConfigDict:
         raise UsageError(f"expected the configuration of a run as JSON, got other text ({error}).") from None
     config, faults = default_config(), []
     for path in sorted(given, key=lambda path: path not in FIELDS):  # name the parts before their arguments
-        value = tuple(given[path]) if isinstance(given[path], list) else given[path]
+        value = _to_tuples(given[path])
         try:
             check_type(path, value, find_field(path, config))
             _set(config, path, value)
@@ -272,6 +272,10 @@ def from_json(text: str) -> ConfigDict:
     if faults:
         raise UsageError("\n".join(faults))
     return config
+
+
+def _to_tuples(value: Any) -> Any:
+    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
 def check_type(path: str, value: Any, field: Field) -> None:

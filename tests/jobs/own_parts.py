@@ -143,3 +143,7 @@ class Late(Stripes):
 
 def late(split):
     return Late(96, 0)
+
+
+def anything(u, v, *, ids, axis_name, **kwargs):
+    return jnp.sum(u * v, axis=-1)

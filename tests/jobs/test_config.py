@@ -271,6 +271,17 @@ def test_what_is_learnt_of_a_loss_is_logged_and_resumed(tmp_path):
     assert b"scale" in events and b"bias" in events
 
 
+def test_nested_tuples_come_back_from_json():
+    text = config(**{"loss.name": "tests.jobs.own_parts:anything", "loss.kwargs.sizes": ((1, 2), (3, 4))}).to_json()
+    assert config_lib.from_json(text).loss.kwargs.sizes == ((1, 2), (3, 4))
+
+
+def test_arguments_are_not_nested():
+    given = config(**{"loss.name": "tests.jobs.own_parts:anything"})
+    with pytest.raises(UsageError, match=r"config.loss.kwargs.a.b: expected a keyword argument"):
+        config_lib.set_from_text(given, "loss.kwargs.a.b", "3")
+
+
 def test_unknown_fields_are_named_with_their_neighbours():
     with pytest.raises(
         UsageError, match=r"config.loss.learns: expected the name of a field; similar fields are .*loss.learnable"
