@@ -25,9 +25,6 @@ class Options(NamedTuple):
     config: ConfigDict
     workdir: str
     steps: int | None = None
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,7 +82,7 @@ def parse(arguments: Sequence[str]) -> Options:
             faults += [fault for _, fault in validation.field_faults(config) if fault not in faults]
     if config is None or faults:
         raise UsageError("\n".join(faults))
-    return Options(**{**vars(given), "config": config})
+    return Options(config, given.workdir, given.steps)
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
@@ -157,14 +154,24 @@ def _apply(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command line; return the exit status."""
-    try:
-        options = parse(arguments)
-        from contrastive_jax.jobs.machine import processes
+    from contrastive_jax.jobs.machine import processes
 
-        processes.start(options.coordinator, options.num_processes, options.process_id)
+    try:
+        # First, because a preset or a part may use JAX when it is imported.
+        processes.start(*_read_place(arguments))
+        options = parse(arguments)
     except (UsageError, MissingExtraError) as error:
         return _fail(error)
     return _train(options)
+
+
+def _read_place(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:
+    """The place of this process among those of its job: coordinator, number, index; `parse` reports what is wrong."""
+    try:
+        given, _ = _build_parser().parse_known_args(_split_overrides(arguments)[0])
+    except UsageError:
+        return None, None, None
+    return given.coordinator, given.num_processes, given.process_id
 
 
 def _train(options: Options) -> int:

@@ -160,6 +160,8 @@ def build(
     num_bins = config.log.num_bins if config.log.distribution else 0
     with _explain(f"config.optimizer.name={config.optimizer.name!r}"):
         transformation = _build_optimizer(config, own, schedule)
+    with _explain("config.log.metrics"):
+        metrics = measure.name_metrics(own.metrics, contrast_size=contrast_size, num_bins=num_bins)
     program = Program(
         graphdef=graphdef,
         optimizer=transformation,
@@ -172,7 +174,7 @@ def build(
         steps_per_epoch=order.steps_per_epoch,
         seed=config.seed,
         skip_nonfinite=config.on_nonfinite == "skip",
-        metrics=measure.name_metrics(own.metrics, contrast_size=contrast_size, num_bins=num_bins),
+        metrics=metrics,
         dimensions=dimensions,
         queue_size=config.estimator.queue_size,
         encoder_momentum=config.estimator.encoder_momentum,

@@ -221,6 +221,11 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         items = tuple(_to_plain(x) for x in value)
         return _NOT_PLAIN if _NOT_PLAIN in items else items
+    if isinstance(value, type | np.dtype):
+        try:
+            return np.dtype(value).name  # jnp.bfloat16 and the like
+        except TypeError:
+            return _NOT_PLAIN
     if isinstance(value, np.generic) or (hasattr(value, "dtype") and np.ndim(value) == 0):
         return value.item()
     return _NOT_PLAIN

@@ -14,6 +14,25 @@ from contrastive_jax.losses import contract
 
 LOSSES: dict[str, Callable[..., Any]] = {name: x for name, x in vars(losses).items() if contract.is_declared(x)}
 MAX_SCALE = 100.0
+# Names in the log that a loss, which is logged by its own name, may not have.
+_TAKEN = frozenset(
+    [
+        "step",
+        "epoch",
+        "vrns",
+        "learning_rate",
+        "gradient_norm",
+        "parameter_norm",
+        "scale",
+        "bias",
+        "skipped",
+        "skipped_in_a_row",
+        "returned",
+        "distribution",
+        "images_per_second",
+    ]
+)
+_TAKEN_PREFIXES = ("positive_", "cross_view_", "within_view_", "theory_")
 
 
 class Instances(NamedTuple):
@@ -58,6 +77,10 @@ class Objective:
     learnable: bool = False
 
     def __post_init__(self) -> None:
+        if self.name in _TAKEN or self.name.startswith(_TAKEN_PREFIXES):
+            raise ValueError(
+                f"loss: expected a name that the log does not use, got {self.name!r}; rename the function."
+            )
         if self.num_instances is None and (self.vrns_weight or self.needs.memory):
             what = "VRNS" if self.vrns_weight else self.name
             raise ValueError(f"num_instances: expected the size of the training set, which {what} needs, got None.")
@@ -131,9 +154,10 @@ class Objective:
         found = self.loss(*views, **kwargs)
         values, *others = found if needs.memory and needs.memory.returns else (found,)
         shape = instances.ids.shape
-        if jnp.shape(values) != shape:
+        if jnp.shape(values) != shape or not jnp.issubdtype(jnp.result_type(values), jnp.floating):
             raise ValueError(
-                f"loss {self.name!r}: expected one value for each pair, of shape {shape}, got {jnp.shape(values)}; "
+                f"loss {self.name!r}: expected one value for each pair, floats of shape {shape}, got "
+                f"{jnp.result_type(values)} of shape {jnp.shape(values)}; "
                 "return them unreduced."
             )
         return values, dict(zip(needs.memory.returns, others, strict=True)) if needs.memory else {}

@@ -4,12 +4,13 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
 
-from contrastive_jax import losses
+from contrastive_jax import losses, models
 from contrastive_jax.data import sources
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import command_line, parts, run
@@ -135,6 +136,22 @@ def test_images_without_labels_train_and_are_measured(tmp_path, capsys):
     assert "Skipping the scores: the images have no labels" in said.err and "| trained encoder |" in said.out
 
 
+def test_another_model_than_the_run_began_with_is_refused(tmp_path):
+    """The code of a part may change without its name."""
+    given = config(batch_size=16)
+    built = [own_parts.Encoder((8, 8, 1), width=width, rngs=nnx.Rngs(0)) for width in (6, 7)]
+    train(given, tmp_path, 1, own=parts.Own(encoder=built[0]))
+    with pytest.raises(UsageError, match=r"checkpoints/1: expected the model that the run began with, whose .*Restore"):
+        train(given, tmp_path, 2, own=parts.Own(encoder=built[1]))
+    assert not (tmp_path / "damaged").exists()
+    train(given, tmp_path, 2, own=parts.Own(encoder=built[0]))
+
+
+def test_a_scalar_type_is_recorded_by_its_name(tmp_path):
+    own = parts.Own(encoder=functools.partial(models.ENCODERS["resnet10"], dtype=jnp.bfloat16))
+    assert job_lib.prepare(config(), tmp_path, own=own).config.model.kwargs.dtype == "bfloat16"
+
+
 @pytest.mark.parametrize("name", ["mlp", "vit_tiny"])
 @pytest.mark.parametrize("head", ["projection", "none"])
 def test_built_in_encoders_and_heads_train_by_name(name, head, tmp_path):
@@ -173,6 +190,8 @@ def test_built_in_encoders_and_heads_train_by_name(name, head, tmp_path):
             "expected a scalar or an array of real numbers as 'no_number', got None",
         ),
         ({"log.metrics": (f"{HERE}:nested",)}, "expected a scalar or an array of real numbers as 'a', got dict"),
+        ({"log.metrics": (f"{HERE}:spread",) * 2}, "config.log.metrics: .*got 'spread' twice"),
+        ({"loss.name": f"{HERE}:step"}, "loss: expected a name that the log does not use, got 'step'"),
         ({"log.metrics": (f"{HERE}:shadow",)}, "expected a name of its own, got 'cross_view_mean'"),
         ({"data.source": f"{HERE}:late"}, r"take: expected uint8 \[64, 8, 8, 1\] at .*, got float32 .*convert them"),
     ],

@@ -131,7 +131,10 @@ def test_a_loss_of_ones_own_may_need_labels():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": own_parts.reduced}, r"loss 'reduced': expected one value for each pair, of shape \(32,\), got \(\)"),
+        (
+            {"loss": own_parts.reduced},
+            r"loss 'reduced': expected one value for each pair, floats of shape \(32,\), got float32 of shape \(\)",
+        ),
         ({"vrns_weight": 1.0}, "num_instances: expected the size of the training set, which VRNS needs, got None"),
         ({"loss": losses.moco, "num_instances": 9}, "dimensions: expected d of the embeddings .*which moco needs"),
         ({"loss": losses.sogclr}, "expected the size of the training set, which sogclr needs"),

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from contrastive_jax.errors import DamagedError
+from contrastive_jax.errors import DamagedError, UsageError
 from contrastive_jax.jobs.machine import processes, storage
 from contrastive_jax.training.step import TrainState
 
@@ -103,6 +103,7 @@ class Checkpoints:
             raise DamagedError(f"expected the state of step {step}, got that of step {int(state.step)}")
         if saved != digest(state):
             raise DamagedError(f"expected the arrays that were saved, got others: their {_DIGEST} differs")
+        _compare_shapes(state, like, self._directory / str(step))
         return state
 
     def resume(self, like: TrainState, *, max_step: int) -> TrainState | None:
@@ -166,6 +167,19 @@ class Checkpoints:
                 print(f"Moved the checkpoint of step {step} to {place}: {fault}.", file=sys.stderr)
         processes.wait_for_all("set aside")
         self._manager.reload()
+
+
+def _compare_shapes(state: Any, like: Any, where: Path) -> None:
+    """Refuse an undamaged checkpoint of another model than the one that goes on from it."""
+    pairs = zip(jax.tree_util.tree_flatten_with_path(like)[0], jax.tree.leaves(state), strict=True)
+    for (path, ours), theirs in pairs:
+        if (np.shape(ours), ours.dtype) != (np.shape(theirs), theirs.dtype):
+            name = jax.tree_util.keystr(path)
+            raise UsageError(
+                f"{where}: expected the model that the run began with, whose {name} is {theirs.dtype}"
+                f"{list(np.shape(theirs))}, got {ours.dtype}{list(np.shape(ours))}. Restore the code of the encoder, "
+                "the head, the loss or the optimizer, or give another workdir."
+            )
 
 
 def digest(state: Any) -> str:
