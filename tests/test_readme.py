@@ -34,7 +34,8 @@ def test_the_first_job(tmp_path):
 
 @pytest.mark.parametrize("command", JOBS[1:], ids=range(1, len(JOBS)))
 def test_other_jobs_are_accepted(command, tmp_path):
-    job_lib.prepare(parse(command, tmp_path).config, tmp_path)
+    with jax.numpy_dtype_promotion("standard"):  # which Optax needs
+        job_lib.prepare(parse(command, tmp_path).config, tmp_path)
 
 
 def test_there_are_jobs():

@@ -93,7 +93,7 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, capsys, monkeypatch)
     (tmp_path / "config.json").write_text('{"sead": 1}')
     status, error = call(capsys, monkeypatch, f"--config={tmp_path}/config.json", f"--workdir={tmp_path}/run")
     assert status == 2
-    assert error.startswith(f"error: --config={tmp_path}/config.json: config.sead: expected a field")
+    assert error.startswith(f"error: --config={tmp_path}/config.json: config.sead: expected the name of a field")
 
 
 def test_a_preset_that_raises_is_one_line(tmp_path, capsys, monkeypatch):

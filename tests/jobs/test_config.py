@@ -165,7 +165,7 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ),
         (
             {"loss.name": "moco", "estimator.queue_size": 63},
-            "config.estimator.queue_size=63: expected at least the 64 images of",
+            "config.estimator.queue_size=63: expected at least 64: all images of a step enter it",
         ),
         (
             {"loss.name": "moco", "estimator.encoder_momentum": 1.0},

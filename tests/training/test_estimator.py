@@ -122,7 +122,7 @@ def test_the_start():
     jax.tree.map(np.testing.assert_array_equal, start["encoder_params"], state.params.model)
     of_sogclr = estimator.init(prepare("sogclr")[0], None, None)
     np.testing.assert_array_equal(of_sogclr["memory"]["log_average"], np.full(1437, -np.inf))
-    simclr = program._replace(objective=objective.Objective(losses.simclr, {}, 0.0, 1437))
+    simclr = program._replace(objective=objective.Objective(losses.simclr), encoder_momentum=None)
     assert estimator.init(simclr, None, None) == {}
 
 
