@@ -33,6 +33,24 @@ def sum_tiles(
 def _forward(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> tuple[jax.Array, Residuals]:
+    y = _tiles.map_copies(partial(_sum, fn, axis_name), axis_name, ax, cx)(ax, cx, fixed, constants)
+    return y, (ax, cx, fixed, constants)
+
+
+def _backward(
+    fn: Function, axis_name: AxisName, residuals: Residuals, g: jax.Array
+) -> tuple[jax.Array, jax.Array, Any, Constants]:
+    ax, cx, fixed, constants = residuals
+    da, dc, dk = _tiles.map_copies(partial(_pull, fn, axis_name), axis_name, ax, cx)(ax, cx, fixed, constants, g)
+    return da, dc, _tiles.no_gradient(fixed), dk
+
+
+sum_tiles.defvjp(_forward, _backward)
+
+
+def _sum(
+    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+) -> jax.Array:
     a_ids, a_valid, c_ids, c_valid, shift, others = fixed
     fn = partial(fn, others)
 
@@ -48,14 +66,18 @@ def _forward(
 
         return y + lax.map(of_block, (Rows(ax, a_ids, a_valid), shift))
 
-    y = spmd.ring(of_shard, jnp.zeros_like(shift), (cx, c_ids), axis_name)
-    return y, (ax, cx, fixed, constants)
+    return spmd.ring(of_shard, jnp.zeros_like(shift), (cx, c_ids), axis_name)
 
 
-def _backward(
-    fn: Function, axis_name: AxisName, residuals: Residuals, g: jax.Array
-) -> tuple[jax.Array, jax.Array, Any, Constants]:
-    ax, cx, fixed, constants = residuals
+def _pull(
+    fn: Function,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
+    g: jax.Array,
+) -> tuple[jax.Array, jax.Array, Constants]:
     a_ids, a_valid, c_ids, c_valid, shift, others = fixed
     fn = partial(fn, others)
     zero_constants = tuple(jnp.zeros_like(k) for k in constants)
@@ -84,10 +106,7 @@ def _backward(
     start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), zero_constants)
     da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
     dc = spmd.rotate(dc, axis_name)  # back to the device they belong to
-    return da.astype(ax.dtype), dc.astype(cx.dtype), _tiles.no_gradient(fixed), dk
-
-
-sum_tiles.defvjp(_forward, _backward)
+    return da.astype(ax.dtype), dc.astype(cx.dtype), dk
 
 
 def greatest(

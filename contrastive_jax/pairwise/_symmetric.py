@@ -29,24 +29,21 @@ def sum_tiles(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants) ->
 
 def _forward(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants) -> tuple[jax.Array, Residuals]:
     # The branch is inside the custom rule, so that either way only the rows themselves are stored.
-    y = _choose(fixed, lambda *arrays, alike: _sum(fn, *arrays, alike=alike), x, fixed, constants)
+    y = _tiles.map_copies(partial(_choose, partial(_sum, fn)), None, x, x)(x, fixed, constants)
     return y, (x, fixed, constants)
 
 
 def _backward(fn: Function, residuals: Residuals, g: jax.Array) -> tuple[jax.Array, Any, Constants]:
     x, fixed, constants = residuals
-    dx, dk = _choose(fixed, lambda *arrays, alike: _pull(fn, *arrays, alike=alike), x, fixed, constants, g)
+    dx, dk = _tiles.map_copies(partial(_choose, partial(_pull, fn)), None, x, x)(x, fixed, constants, g)
     return dx, _tiles.no_gradient(fixed), dk
 
 
 sum_tiles.defvjp(_forward, _backward)
 
 
-def _choose(fixed: Fixed, fn: Callable[..., Any], *arrays: Any) -> Any:
-    *_, alike = fixed
-    if alike is None:
-        return fn(*arrays, alike=True)
-    return lax.cond(alike, partial(fn, alike=True), partial(fn, alike=False), *arrays)
+def _choose(fn: Callable[..., Any], x: jax.Array, fixed: Fixed, *arrays: Any) -> Any:
+    return _tiles.choose(fn, fixed[-1], x, fixed, *arrays)
 
 
 def _sum(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants, *, alike: bool) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from contrastive_jax import spmd
+from contrastive_jax import sequential, spmd
 from contrastive_jax.pairwise import _numerics, shared
 
 Function = Callable[..., jax.Array]
@@ -93,6 +94,21 @@ def zeros(x: jax.Array, like: jax.Array) -> jax.Array:
 def add(xs: tuple[jax.Array, ...], ys: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """The sums of two tuples of constants' cotangents."""
     return tuple(x + y for x, y in zip(xs, ys, strict=True))
+
+
+def choose(fn: Callable[..., Any], alike: jax.Array | None, *arrays: Any) -> Any:
+    """fn(*arrays, alike=...) with the value of `alike`; None stands for True."""
+    if alike is None:
+        return fn(*arrays, alike=True)
+    return lax.cond(sequential.all_agree(alike), partial(fn, alike=True), partial(fn, alike=False), *arrays)
+
+
+def map_copies(fn: Callable[..., Any], axis_name: spmd.AxisName, ax: jax.Array, cx: jax.Array) -> Callable[..., Any]:
+    """A walk over the tiles of rows ax and cx in blocks: `vmap` maps it as fits a cache.
+
+    On a ring, where copies on several devices would have to wait for each other, all of them are mapped at once.
+    """
+    return fn if axis_name is not None else sequential.in_groups(fn, ax.shape[1] * cx.shape[1])
 
 
 def no_gradient(tree: Any) -> Any:
