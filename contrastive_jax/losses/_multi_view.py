@@ -74,20 +74,12 @@ def multi_view_info_nce(
         pairs = itertools.combinations(views, 2)
         values = [_softmax.info_nce(u, v, temperature=temperature, ids=ids, **options) for u, v in pairs]
         return jnp.mean(jnp.stack(values), axis=0)
-    others = len(views) - 1
     negatives = [
-        pairwise.logsumexp(
-            views[i],
-            jnp.concatenate([*views[:i], *views[i + 1 :]]),
-            scale=scale,
-            anchor_ids=ids,
-            candidate_ids=jnp.tile(ids, others),
-            **options,
-        )
-        for i in range(len(views))
+        pairwise.logsumexp_both_ways(u, v, scale=scale, anchor_ids=ids, candidate_ids=ids, **options)
+        for u, v in itertools.combinations(views, 2)
     ]
     positives = _log_sum_of_positives(views, scale) + math.log(2)  # each pair in both orders
-    return jax.nn.softplus(_pairs.logsumexp(jnp.stack(negatives)) - positives)
+    return jax.nn.softplus(_pairs.logsumexp(jnp.stack(jax.tree.leaves(negatives))) - positives)
 
 
 @declare(many_views=True)

@@ -71,7 +71,7 @@ def logsumexp_both_ways(
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     scale = _scale_of(scale, anchors, candidates)
     a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
-    find = partial(_find_shifts_both_ways, axis_name, gathered_over)
+    find: Callable[..., Any] = partial(_find_shifts_both_ways, axis_name, gathered_over)
     if gathered_over is None:
         find = _tiles.map_copies(find, axis_name, a.x, c.x)
     shifts, alike = find(*lax.stop_gradient((a, c, scale)))

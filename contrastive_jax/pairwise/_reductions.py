@@ -65,6 +65,73 @@ def logsumexp(
 
 
 @explicit_axes.accept(out_axis=0)
+def logsumexp_both_ways(
+    anchors: jax.Array,
+    candidates: jax.Array,
+    *,
+    scale: float | jax.Array = 1.0,
+    anchor_ids: ArrayLike | None = None,
+    candidate_ids: ArrayLike | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+    block_size: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Log-sum-exp of each anchor's similarities to its negatives, and of each candidate's, from one matrix.
+
+    .. math:: y_i = \log \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \exp(\mathrm{scale} \cdot a_i^\top c_j), \quad
+              z_j = \log \sum_{i : \mathrm{id}_i \ne \mathrm{id}_j} \exp(\mathrm{scale} \cdot a_i^\top c_j)
+
+    These are `logsumexp(anchors, candidates)` and `logsumexp(candidates, anchors)` in half the products: the matrix is
+    formed once, and once again in the backward pass of blockwise and ring.
+
+    Args:
+      anchors: [m, d], any float dtype; used as they are (see `normalize`). Under `axis_name`, each device's own part.
+      candidates: [n, d]. Under `axis_name`, each device's own part of them.
+      scale: scalar, usually one over the temperature; may be traced.
+      anchor_ids: [m] int instance ids of the anchors.
+      candidate_ids: [n] int instance ids of the candidates; equal ids are never each other's negatives. Without ids
+        all are negatives.
+      axis_name: compare the anchors and candidates of all devices along this mapped axis.
+      implementation: as in `logsumexp`. Across devices, dense forms its own rows and its own columns of the matrix.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+
+    Returns:
+      (y [m], z [n]) in float32 (float64 for float64 input); -inf, with a zero gradient, where there is no negative.
+
+    Raises:
+      ValueError: as `logsumexp`.
+
+    Example:
+      >>> y, z = pairwise.logsumexp_both_ways(jnp.eye(2), jnp.ones((3, 2)))
+      >>> y.shape, z.shape
+      ((2,), (3,))
+    """
+    function = "pairwise.logsumexp_both_ways"
+    _check(function, anchors, candidates, axis_name, implementation, block_size)
+    ids = _check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
+    implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
+    options: dict[str, Any] = {"scale": scale, "anchor_ids": ids[0], "candidate_ids": ids[1]}
+    if implementation != "dense":
+        return _blockwise.logsumexp_both_ways(
+            anchors,
+            candidates,
+            axis_name=axis_name,
+            travel=implementation == "ring",
+            block_size=block_size or shared.BLOCK_SIZE,
+            **options,
+        )
+    if axis_name is None:
+        return _dense.logsumexp_both_ways(anchors, candidates, **options)
+    everyone, all_ids = zip(
+        *(_gather(*side, axis_name) for side in ((anchors, ids[0]), (candidates, ids[1]))), strict=True
+    )
+    return (
+        _dense.logsumexp(anchors, everyone[1], scale=scale, anchor_ids=ids[0], candidate_ids=all_ids[1]),
+        _dense.logsumexp(candidates, everyone[0], scale=scale, anchor_ids=ids[1], candidate_ids=all_ids[0]),
+    )
+
+
+@explicit_axes.accept(out_axis=0)
 def total(
     fn: Elementwise,
     anchors: jax.Array,
@@ -130,13 +197,17 @@ def _prepare(
     implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     travel = implementation == "ring"
     if not travel:
-        candidates = spmd.gather(candidates, axis_name)
-        ids = ids[0], None if ids[1] is None else spmd.gather(ids[1], axis_name)
+        candidates, everyone = _gather(candidates, ids[1], axis_name)
+        ids = ids[0], everyone
     options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1]}
     if implementation == "dense":
         return _dense, candidates, options
     options |= {"axis_name": axis_name if travel else None, "block_size": block_size or shared.BLOCK_SIZE}
     return _blockwise, candidates, options
+
+
+def _gather(rows: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName) -> tuple[jax.Array, jax.Array | None]:
+    return spmd.gather(rows, axis_name), None if ids is None else spmd.gather(ids, axis_name)
 
 
 def _check(

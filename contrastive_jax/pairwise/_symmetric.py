@@ -50,6 +50,9 @@ def _sum(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants, *, alik
     ids, valid, shift, others, _ = fixed
     fn = partial(fn, others)
     rows = Rows(x, ids, valid)
+    if len(shift) == 1:
+        a = _block(rows, 0)
+        return jnp.sum(_tiles.values(fn, a, a, shift[0])(_tiles.similarities(a, a), constants), axis=1)[None]
 
     def body(y: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         i, j = pair
@@ -70,29 +73,34 @@ def _pull(
     fn = partial(fn, others)
     rows = Rows(x, ids, valid)
 
+    def of_tile(i: jax.Array | int, j: jax.Array | int) -> tuple[jax.Array, Constants]:
+        """Cotangents for the entries (i, j) and (j, i) together; a tile on the diagonal holds both itself."""
+        a, c = _block(rows, i), _block(rows, j)
+        s = _tiles.similarities(a, c)
+        if alike:
+            return _tiles.pull(fn, a, c, shift[i], constants, s, g[i][:, None] + g[j][None, :])
+        ds, more = _tiles.pull(fn, a, c, shift[i], constants, s, g[i][:, None])
+        turned, also = _tiles.pull(fn, c, a, shift[j], constants, s.T, g[j][:, None])
+        return ds + turned.T, _tiles.add(more, also)
+
     def body(carry: Any, pair: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         dx, dk = carry
         i, j = pair
-        a, c = _block(rows, i), _block(rows, j)
-        s = _tiles.similarities(a, c)
-        # An entry stands for (i, j) and for (j, i); a tile on the diagonal holds both of them itself.
-        if alike:
-            ds, more = _tiles.pull(fn, a, c, shift[i], constants, s, g[i][:, None] + g[j][None, :])
-        else:
-            ds, more = _tiles.pull(fn, a, c, shift[i], constants, s, g[i][:, None])
-            turned, also = _tiles.pull(fn, c, a, shift[j], constants, s.T, g[j][:, None])
-            ds, more = ds + turned.T, _tiles.add(more, also)
+        ds, more = of_tile(i, j)
         half = jnp.where(i == j, 0.5, 1.0).astype(ds.dtype)
-        dx = dx.at[i].add(_tiles.times(ds, c.x))
-        dx = dx.at[j].add(jnp.where(i == j, 0, _tiles.times(ds.T, a.x)))
+        dx = dx.at[i].add(_tiles.times(ds, x[j]))
+        dx = dx.at[j].add(jnp.where(i == j, 0, _tiles.times(ds.T, x[i])))
         return (dx, _tiles.add(dk, tuple(half * k for k in more))), None
 
+    if len(g) == 1:
+        ds, dk = of_tile(0, 0)
+        return _tiles.times(ds, x[0])[None].astype(x.dtype), tuple(k / 2 for k in dk)
     start: Any = (_tiles.zeros(x, g), tuple(jnp.zeros_like(k) for k in constants))
     (dx, dk), _ = lax.scan(body, start, _upper_triangle(len(g)))
     return dx.astype(x.dtype), dk
 
 
-def _block(rows: Rows, i: jax.Array) -> Rows:
+def _block(rows: Rows, i: jax.Array | int) -> Rows:
     return jax.tree.map(lambda x: x[i], rows)
 
 

@@ -54,7 +54,7 @@ def sum_tiles(
 def _forward(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> tuple[Sums, Residuals]:
-    by_either = partial(_choose, partial(_sum, fn, axis_name))
+    by_either = partial(_choose, partial(_sum, partial(fn, ()), axis_name))
     sums = _tiles.map_copies(by_either, axis_name, ax, cx)(ax, cx, fixed, constants)
     return sums, (ax, cx, fixed, constants)
 
@@ -63,7 +63,7 @@ def _backward(
     fn: Function, axis_name: AxisName, residuals: Residuals, g: Sums
 ) -> tuple[jax.Array, jax.Array, Any, Constants]:
     ax, cx, fixed, constants = residuals
-    by_either = partial(_choose, partial(_pull, fn, axis_name))
+    by_either = partial(_choose, partial(_pull, partial(fn, ()), axis_name))
     da, dc, dk = _tiles.map_copies(by_either, axis_name, ax, cx)(ax, cx, fixed, constants, g)
     return da, dc, _tiles.no_gradient(fixed), dk
 
