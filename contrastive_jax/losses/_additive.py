@@ -58,7 +58,7 @@ def siglip(
     scale = _pairs.scalar("siglip", "scale", scale, pairs.u.dtype)
     bias = _pairs.scalar("siglip", "bias", bias, pairs.u.dtype)
     negatives = pairwise.total(
-        lambda s: jax.nn.softplus(scale * s + bias),
+        lambda s: pairwise.softplus(scale * s + bias),
         pairs.u,
         pairs.v,
         anchor_ids=pairs.ids,
@@ -66,7 +66,7 @@ def siglip(
         axis_name=axis_name,
         implementation=implementation,
     )
-    return jax.nn.softplus(-(scale * pairs.positive + bias)) + negatives
+    return pairwise.softplus(-(scale * pairs.positive + bias)) + negatives
 
 
 @declare()

@@ -3,6 +3,7 @@
 from contrastive_jax.pairwise._numerics import finite_exp as finite_exp
 from contrastive_jax.pairwise._numerics import normalize as normalize
 from contrastive_jax.pairwise._numerics import similarities as similarities
+from contrastive_jax.pairwise._numerics import softplus as softplus
 from contrastive_jax.pairwise._reductions import logsumexp as logsumexp
 from contrastive_jax.pairwise._reductions import logsumexp_both_ways as logsumexp_both_ways
 from contrastive_jax.pairwise._reductions import total as total

@@ -94,7 +94,7 @@ def _pull(
             def body(carry: Any, c: Rows) -> tuple[Any, jax.Array]:
                 da, dk = carry
                 ds, more = _tiles.pull(fn, a, c, shift, constants, _tiles.similarities(a, c), g[:, None])
-                return (da + _tiles.times(ds, c.x), _tiles.add(dk, more)), _tiles.times(ds.T, a.x)
+                return (da + _tiles.times(ds, c.x), _tiles.add(dk, more)), _tiles.transposed_times(ds, a.x)
 
             (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(a.x, g), dk), Rows(shard[0], shard[1], c_valid))
             return (dc + dc_blocks, dk), da

@@ -89,7 +89,7 @@ def _pull(
         ds, more = of_tile(i, j)
         half = jnp.where(i == j, 0.5, 1.0).astype(ds.dtype)
         dx = dx.at[i].add(_tiles.times(ds, x[j]))
-        dx = dx.at[j].add(jnp.where(i == j, 0, _tiles.times(ds.T, x[i])))
+        dx = dx.at[j].add(jnp.where(i == j, 0, _tiles.transposed_times(ds, x[i])))
         return (dx, _tiles.add(dk, tuple(half * k for k in more))), None
 
     if len(g) == 1:

@@ -126,7 +126,9 @@ def _pull(
             def body(carry: Any, column: _Columns) -> tuple[Any, jax.Array]:
                 da, dk = carry
                 ds, more = _pull_tile(fn, block, column, constants, alike)
-                return (da + _tiles.times(ds, column.rows.x), _tiles.add(dk, more)), _tiles.times(ds.T, block[0].x)
+                return (da + _tiles.times(ds, column.rows.x), _tiles.add(dk, more)), _tiles.transposed_times(
+                    ds, block[0].x
+                )
 
             (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(block[0].x, block[2]), dk), columns)
             return (dc + dc_blocks, dk), da
