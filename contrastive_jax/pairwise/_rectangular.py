@@ -80,30 +80,24 @@ def _pull(
 ) -> tuple[jax.Array, jax.Array, Constants]:
     a_ids, a_valid, c_ids, c_valid, shift, others = fixed
     fn = partial(fn, others)
-    zero_constants = tuple(jnp.zeros_like(k) for k in constants)
+    rows = Rows(ax, a_ids, a_valid)
 
     def of_shard(carry: Any, shard: tuple[jax.Array, jax.Array]) -> Any:
+        columns = Rows(shard[0], shard[1], c_valid)
+
+        def body(carry: Any, tile: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            da, dc, dk = carry
+            i, j = tile
+            a, c = _tiles.block(rows, i), _tiles.block(columns, j)
+            ds, more = _tiles.pull(fn, a, c, shift[i], constants, _tiles.similarities(a, c), g[i][:, None])
+            da = da.at[i].add(_tiles.times(ds, c.x))
+            return (da, dc.at[j].add(_tiles.transposed_times(ds, a.x)), _tiles.add(dk, more)), None
+
         da, dc, dk = carry
         # The sums for a shard's rows travel one turn behind the shard, so that nothing below waits for them.
-        dc = spmd.rotate(dc, axis_name)
+        return lax.scan(body, (da, spmd.rotate(dc, axis_name), dk), _tiles.every_tile(ax, cx))[0]
 
-        def of_block(carry: Any, block: tuple[Rows, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-            dc, dk = carry
-            a, shift, g = block
-
-            def body(carry: Any, c: Rows) -> tuple[Any, jax.Array]:
-                da, dk = carry
-                ds, more = _tiles.pull(fn, a, c, shift, constants, _tiles.similarities(a, c), g[:, None])
-                return (da + _tiles.times(ds, c.x), _tiles.add(dk, more)), _tiles.transposed_times(ds, a.x)
-
-            (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(a.x, g), dk), Rows(shard[0], shard[1], c_valid))
-            return (dc + dc_blocks, dk), da
-
-        start = (_tiles.zeros(cx, g), dk)
-        (dc_more, dk), da_more = lax.scan(of_block, start, (Rows(ax, a_ids, a_valid), shift, g))
-        return da + da_more, dc + dc_more, dk
-
-    start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), zero_constants)
+    start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), tuple(jnp.zeros_like(k) for k in constants))
     da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
     dc = spmd.rotate(dc, axis_name)  # back to the device they belong to
     return da.astype(ax.dtype), dc.astype(cx.dtype), dk

@@ -51,12 +51,12 @@ def _sum(fn: Function, x: jax.Array, fixed: Fixed, constants: Constants, *, alik
     fn = partial(fn, others)
     rows = Rows(x, ids, valid)
     if len(shift) == 1:
-        a = _block(rows, 0)
+        a = _tiles.block(rows, 0)
         return jnp.sum(_tiles.values(fn, a, a, shift[0])(_tiles.similarities(a, a), constants), axis=1)[None]
 
     def body(y: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         i, j = pair
-        a, c = _block(rows, i), _block(rows, j)
+        a, c = _tiles.block(rows, i), _tiles.block(rows, j)
         s = _tiles.similarities(a, c)
         of_rows = lax.optimization_barrier(_tiles.values(fn, a, c, shift[i])(s, constants))
         of_columns = of_rows.T if alike else _tiles.values(fn, c, a, shift[j])(s.T, constants)
@@ -75,7 +75,7 @@ def _pull(
 
     def of_tile(i: jax.Array | int, j: jax.Array | int) -> tuple[jax.Array, Constants]:
         """Cotangents for the entries (i, j) and (j, i) together; a tile on the diagonal holds both itself."""
-        a, c = _block(rows, i), _block(rows, j)
+        a, c = _tiles.block(rows, i), _tiles.block(rows, j)
         s = _tiles.similarities(a, c)
         if alike:
             return _tiles.pull(fn, a, c, shift[i], constants, s, g[i][:, None] + g[j][None, :])
@@ -98,10 +98,6 @@ def _pull(
     start: Any = (_tiles.zeros(x, g), tuple(jnp.zeros_like(k) for k in constants))
     (dx, dk), _ = lax.scan(body, start, _upper_triangle(len(g)))
     return dx.astype(x.dtype), dk
-
-
-def _block(rows: Rows, i: jax.Array | int) -> Rows:
-    return jax.tree.map(lambda x: x[i], rows)
 
 
 def _upper_triangle(blocks: int) -> tuple[jax.Array, jax.Array]:

@@ -46,6 +46,17 @@ def in_blocks(
     return a, c
 
 
+def block(rows: Rows, i: jax.Array | int) -> Rows:
+    """One block of rows in blocks."""
+    return jax.tree.map(lambda x: x[i], rows)
+
+
+def every_tile(ax: jax.Array, cx: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The numbers of the row block and of the column block of each tile, row by row."""
+    rows, columns = np.divmod(np.arange(len(ax) * len(cx)), len(cx))
+    return jnp.asarray(rows, jnp.int32), jnp.asarray(columns, jnp.int32)
+
+
 def are_negatives(a: Rows, c: Rows) -> jax.Array:
     """[m, n] bool: which rows of two blocks are each other's negatives."""
     return (a.ids[:, None] != c.ids[None, :]) & a.valid[:, None] & c.valid[None, :]

@@ -35,12 +35,12 @@ class Fixed(NamedTuple):
 Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
 
 
-class _Columns(NamedTuple):
-    """Candidates in blocks, or one such block."""
+class _Side(NamedTuple):
+    """A block of rows, with what belongs to them."""
 
     rows: Rows
     shift: jax.Array
-    g: jax.Array | None = None
+    g: jax.Array
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -80,16 +80,17 @@ def _sum(
 ) -> Sums:
     def of_shard(sums: Sums, shard: tuple[jax.Array, jax.Array, jax.Array]) -> Sums:
         cx, c_ids, c_shift = shard
-        columns = _Columns(Rows(cx, c_ids, fixed.c_valid), c_shift)
+        columns = (Rows(cx, c_ids, fixed.c_valid), c_shift)
 
         def of_block(z: jax.Array, block: tuple[Rows, jax.Array]) -> Sums:
             a, shift = block
 
-            def body(y: jax.Array, column: _Columns) -> Sums:
-                s = _tiles.similarities(a, column.rows)
-                of_rows = of_columns = lax.optimization_barrier(_tiles.values(fn, a, column.rows, shift)(s, constants))
+            def body(y: jax.Array, column: tuple[Rows, jax.Array]) -> Sums:
+                c, c_shift = column
+                s = _tiles.similarities(a, c)
+                of_rows = of_columns = lax.optimization_barrier(_tiles.values(fn, a, c, shift)(s, constants))
                 if not alike:
-                    of_columns = _tiles.values(fn, column.rows, a, column.shift)(s.T, constants).T
+                    of_columns = _tiles.values(fn, c, a, c_shift)(s.T, constants).T
                 return y + jnp.sum(of_rows, axis=1), jnp.sum(of_columns, axis=0)
 
             y, more = lax.scan(body, jnp.zeros_like(shift), columns)
@@ -116,44 +117,36 @@ def _pull(
     *,
     alike: bool,
 ) -> tuple[jax.Array, jax.Array, Constants]:
+    rows = Rows(ax, fixed.a_ids, fixed.a_valid)
+
     def of_shard(carry: Any, shard: tuple[jax.Array, ...]) -> Any:
         cx, c_ids, c_shift, c_g = shard
-        columns = _Columns(Rows(cx, c_ids, fixed.c_valid), c_shift, c_g)
+        columns = Rows(cx, c_ids, fixed.c_valid)
 
-        def of_block(carry: Any, block: tuple[Rows, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-            dc, dk = carry
-
-            def body(carry: Any, column: _Columns) -> tuple[Any, jax.Array]:
-                da, dk = carry
-                ds, more = _pull_tile(fn, block, column, constants, alike)
-                return (da + _tiles.times(ds, column.rows.x), _tiles.add(dk, more)), _tiles.transposed_times(
-                    ds, block[0].x
-                )
-
-            (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(block[0].x, block[2]), dk), columns)
-            return (dc + dc_blocks, dk), da
+        def body(carry: Any, tile: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            da, dc, dk = carry
+            i, j = tile
+            a, c = _tiles.block(rows, i), _tiles.block(columns, j)
+            of_row, of_column = _Side(a, fixed.shifts[0][i], g[0][i]), _Side(c, c_shift[j], c_g[j])
+            ds, more = _pull_tile(fn, of_row, of_column, constants, alike)
+            da = da.at[i].add(_tiles.times(ds, c.x))
+            return (da, dc.at[j].add(_tiles.transposed_times(ds, a.x)), _tiles.add(dk, more)), None
 
         da, dc, dk = carry
-        blocks = (Rows(ax, fixed.a_ids, fixed.a_valid), fixed.shifts[0], g[0])
-        (dc, dk), da_more = lax.scan(of_block, (spmd.rotate(dc, axis_name), dk), blocks)
-        return da + da_more, dc, dk
+        return lax.scan(body, (da, spmd.rotate(dc, axis_name), dk), _tiles.every_tile(ax, cx))[0]
 
     start = (_tiles.zeros(ax, g[0]), _tiles.zeros(cx, g[0]), tuple(jnp.zeros_like(k) for k in constants))
     da, dc, dk = spmd.ring(of_shard, start, (cx, fixed.c_ids, fixed.shifts[1], g[1]), axis_name)
     return da.astype(ax.dtype), spmd.rotate(dc, axis_name).astype(cx.dtype), dk
 
 
-def _pull_tile(
-    fn: Function, block: tuple[Rows, jax.Array, jax.Array], column: _Columns, constants: Constants, alike: bool
-) -> tuple[jax.Array, Constants]:
+def _pull_tile(fn: Function, a: _Side, c: _Side, constants: Constants, alike: bool) -> tuple[jax.Array, Constants]:
     """Cotangents of the similarities of a tile and of the constants."""
-    (a, shift, g), c = block, column.rows
-    s = _tiles.similarities(a, c)
-    assert column.g is not None
+    s = _tiles.similarities(a.rows, c.rows)
     if alike:
-        return _tiles.pull(fn, a, c, shift, constants, s, g[:, None] + column.g[None, :])
-    ds, more = _tiles.pull(fn, a, c, shift, constants, s, g[:, None])
-    turned, also = _tiles.pull(fn, c, a, column.shift, constants, s.T, column.g[:, None])
+        return _tiles.pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None] + c.g[None, :])
+    ds, more = _tiles.pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None])
+    turned, also = _tiles.pull(fn, c.rows, a.rows, c.shift, constants, s.T, c.g[:, None])
     return ds + turned.T, _tiles.add(more, also)
 
 
