@@ -128,7 +128,7 @@ def moco(
         if len(queue):
             in_queue = pairwise.logsumexp(anchors, queue, scale=scale, **past)
             negatives = _pairs.logsumexp(jnp.stack([negatives, in_queue]))
-        return jax.nn.softplus(negatives - jnp.sum(anchors * others, axis=-1) * scale)
+        return jax.nn.softplus(negatives - pairwise.of_pairs(anchors, others) * scale)
 
     return (one_sided(of_u, pairs.u, candidates.v) + one_sided(of_v, pairs.v, candidates.u)) / 2
 
@@ -188,7 +188,7 @@ def sogclr(
       of the authors' commands. Their loss is t times this one. Their code keeps a_i itself, which overflows at low
       temperatures, and starts it at 0, so that an instance's first batches count for too little.
     """
-    pairs = _pairs.prepare("sogclr", u, v, ids, axis_name)
+    pairs = _pairs.prepare("sogclr", u, v, ids, axis_name, stack=True)
     scale = _pairs.inverse_temperature("sogclr", temperature, pairs.u.dtype)
     weight = _check_update_weight(update_weight, pairs.u.dtype)
     log_average = _prepare_average(pairs, log_average)

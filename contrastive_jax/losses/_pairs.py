@@ -18,10 +18,13 @@ class Pairs(NamedTuple):
     v: jax.Array  # [m, d], unit norm
     ids: jax.Array  # [m] int, unique over all devices unless the caller gave others
     positive: jax.Array  # [m], similarity of u_i and v_i
+    both: jax.Array | None = None  # [2m, d], u above v, where it was asked for
 
 
-def prepare(name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_name: spmd.AxisName) -> Pairs:
-    """Check the shapes of a batch of pairs and normalise it."""
+def prepare(
+    name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_name: spmd.AxisName, *, stack: bool = False
+) -> Pairs:
+    """Check the shapes of a batch of pairs and normalise it; `stack`: in one array, of which u and v are parts."""
     u, v = jnp.asarray(u), jnp.asarray(v)
     if u.ndim != 2 or u.shape != v.shape:
         raise ValueError(f"losses.{name}: expected u and v of the same shape [m, d], got {u.shape} and {v.shape}.")
@@ -29,8 +32,12 @@ def prepare(name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_n
         raise ValueError(f"losses.{name}: expected u and v of a float dtype, got {u.dtype} and {v.dtype}.")
     ids = number_instances(name, u.shape[0], ids, axis_name)
     dtype = shared.accumulation_dtype(u.dtype, v.dtype)
-    u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
-    return Pairs(u, v, ids, jnp.sum(u * v, axis=-1))
+    if not stack:
+        u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
+        return Pairs(u, v, ids, pairwise.of_pairs(u, v))
+    both = pairwise.normalize(jnp.concatenate([u.astype(dtype), v.astype(dtype)]))
+    u, v = both[: len(u)], both[len(u) :]
+    return Pairs(u, v, ids, pairwise.of_pairs(u, v), both)
 
 
 def number_instances(name: str, m: int, ids: ArrayLike | None, axis_name: spmd.AxisName) -> jax.Array:
@@ -73,11 +80,11 @@ def negatives_per_anchor(pairs: Pairs, ids: ArrayLike | None, axis_name: spmd.Ax
 
 def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None) -> list[jax.Array]:
     """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
-    both = jnp.concatenate([pairs.u, pairs.v])
+    assert pairs.both is not None
     ids = jnp.concatenate([pairs.ids, pairs.ids])
     reduced = pairwise.logsumexp(
-        both,
-        both,
+        pairs.both,
+        pairs.both,
         scale=scale,
         anchor_ids=ids,
         candidate_ids=ids,

@@ -2,6 +2,7 @@
 
 from contrastive_jax.pairwise._numerics import finite_exp as finite_exp
 from contrastive_jax.pairwise._numerics import normalize as normalize
+from contrastive_jax.pairwise._numerics import of_pairs as of_pairs
 from contrastive_jax.pairwise._numerics import similarities as similarities
 from contrastive_jax.pairwise._numerics import softplus as softplus
 from contrastive_jax.pairwise._reductions import logsumexp as logsumexp

@@ -64,7 +64,8 @@ def _unit_rows_and_factors(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ja
     scaled = lax.optimization_barrier(x * part * inverse)
     square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
     root = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
-    return scaled * root, (root, part * inverse)
+    # Without a barrier XLA forms the unit rows once for each of their uses, and stores each.
+    return lax.optimization_barrier(scaled * root), (root, part * inverse)
 
 
 def finite_exp(x: ArrayLike) -> jax.Array:
@@ -108,6 +109,30 @@ def softplus(x: jax.Array) -> jax.Array:
 def _softplus_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
     return softplus(x), jax.nn.sigmoid(x) * dx
+
+
+@jax.custom_jvp
+def of_pairs(u: jax.Array, v: jax.Array) -> jax.Array:
+    """Inner products [m] of the rows of u [m, d] with those of v [m, d], in their dtype.
+
+    Example:
+      >>> pairwise.of_pairs(jnp.eye(2), jnp.ones((2, 2)))
+      Array([1., 1.], dtype=float32)
+    """
+    return jnp.sum(u * v, axis=-1)
+
+
+@of_pairs.defjvp
+def _of_pairs_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (u, v), (du, dv) = primals, tangents
+
+    @jax.checkpoint  # otherwise a gradient stores the cotangents broadcast to the rows that they multiply
+    def product(x: jax.Array, dx: jax.Array) -> jax.Array:
+        return jnp.sum(x * dx, axis=-1)
+
+    return of_pairs(u, v), product(v, du) + product(u, dv)
 
 
 @explicit_axes.accept(out_axis=0)
