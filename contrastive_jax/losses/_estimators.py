@@ -188,7 +188,7 @@ def sogclr(
       of the authors' commands. Their loss is t times this one. Their code keeps a_i itself, which overflows at low
       temperatures, and starts it at 0, so that an instance's first batches count for too little.
     """
-    pairs = _pairs.prepare("sogclr", u, v, ids, axis_name, stack=True)
+    pairs = _pairs.prepare("sogclr", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("sogclr", temperature, pairs.u.dtype)
     weight = _check_update_weight(update_weight, pairs.u.dtype)
     log_average = _prepare_average(pairs, log_average)

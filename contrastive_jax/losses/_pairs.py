@@ -18,13 +18,10 @@ class Pairs(NamedTuple):
     v: jax.Array  # [m, d], unit norm
     ids: jax.Array  # [m] int, unique over all devices unless the caller gave others
     positive: jax.Array  # [m], similarity of u_i and v_i
-    both: jax.Array | None = None  # [2m, d], u above v, where it was asked for
 
 
-def prepare(
-    name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_name: spmd.AxisName, *, stack: bool = False
-) -> Pairs:
-    """Check the shapes of a batch of pairs and normalise it; `stack`: in one array, of which u and v are parts."""
+def prepare(name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_name: spmd.AxisName) -> Pairs:
+    """Check the shapes of a batch of pairs and normalise it."""
     u, v = jnp.asarray(u), jnp.asarray(v)
     if u.ndim != 2 or u.shape != v.shape:
         raise ValueError(f"losses.{name}: expected u and v of the same shape [m, d], got {u.shape} and {v.shape}.")
@@ -32,12 +29,8 @@ def prepare(
         raise ValueError(f"losses.{name}: expected u and v of a float dtype, got {u.dtype} and {v.dtype}.")
     ids = number_instances(name, u.shape[0], ids, axis_name)
     dtype = shared.accumulation_dtype(u.dtype, v.dtype)
-    if not stack:
-        u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
-        return Pairs(u, v, ids, pairwise.of_pairs(u, v))
-    both = pairwise.normalize(jnp.concatenate([u.astype(dtype), v.astype(dtype)]))
-    u, v = both[: len(u)], both[len(u) :]
-    return Pairs(u, v, ids, pairwise.of_pairs(u, v), both)
+    u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
+    return Pairs(u, v, ids, pairwise.of_pairs(u, v))
 
 
 def number_instances(name: str, m: int, ids: ArrayLike | None, axis_name: spmd.AxisName) -> jax.Array:
@@ -80,18 +73,8 @@ def negatives_per_anchor(pairs: Pairs, ids: ArrayLike | None, axis_name: spmd.Ax
 
 def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None) -> list[jax.Array]:
     """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
-    assert pairs.both is not None
-    ids = jnp.concatenate([pairs.ids, pairs.ids])
-    reduced = pairwise.logsumexp(
-        pairs.both,
-        pairs.both,
-        scale=scale,
-        anchor_ids=ids,
-        candidate_ids=ids,
-        axis_name=axis_name,
-        implementation=implementation,
-    )
-    return jnp.split(reduced, 2)
+    options = {"axis_name": axis_name, "implementation": implementation}
+    return pairwise.logsumexp_over_views([pairs.u, pairs.v], scale=scale, ids=pairs.ids, **options)
 
 
 def squared_distance(pairs: Pairs) -> jax.Array:

@@ -107,7 +107,7 @@ def simclr(
       Chen et al., 2020, https://arxiv.org/abs/2002.05709; Lee et al., 2025, Definition 3.1 with (c1, c2) = (1, 1).
       The authors' code exponentiates before it takes the logarithm and overflows below t = 0.0113; this does not.
     """
-    pairs = _pairs.prepare("simclr", u, v, ids, axis_name, stack=True)
+    pairs = _pairs.prepare("simclr", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("simclr", temperature, pairs.u.dtype)
     from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation)
     positive = pairs.positive * scale
@@ -166,7 +166,7 @@ def dcl(
       The paper leaves it open; differentiated, they would push apart the pairs that are much better aligned than the
       average.
     """
-    pairs = _pairs.prepare("dcl", u, v, ids, axis_name, stack=True)
+    pairs = _pairs.prepare("dcl", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("dcl", temperature, pairs.u.dtype)
     from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation)
     positive = pairs.positive * scale

@@ -59,11 +59,10 @@ def sup_con(
       temperature / 0.07, and subtracts a maximum that includes the anchor itself, which leaves log 0 at low
       temperatures.
     """
-    pairs = _pairs.prepare("sup_con", u, v, ids, axis_name, stack=True)
+    pairs = _pairs.prepare("sup_con", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("sup_con", temperature, pairs.u.dtype)
     labels = shared.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
-    embeddings = pairs.both
-    assert embeddings is not None
+    embeddings = jnp.concatenate([pairs.u, pairs.v])
     own = spmd.axis_index(axis_name) * len(embeddings) + jnp.arange(len(embeddings), dtype=jnp.int32)
     everything = pairwise.logsumexp(
         embeddings,

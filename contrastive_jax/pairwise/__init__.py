@@ -7,5 +7,6 @@ from contrastive_jax.pairwise._numerics import similarities as similarities
 from contrastive_jax.pairwise._numerics import softplus as softplus
 from contrastive_jax.pairwise._reductions import logsumexp as logsumexp
 from contrastive_jax.pairwise._reductions import logsumexp_both_ways as logsumexp_both_ways
+from contrastive_jax.pairwise._reductions import logsumexp_over_views as logsumexp_over_views
 from contrastive_jax.pairwise._reductions import total as total
 from contrastive_jax.pairwise.shared import IMPLEMENTATIONS as IMPLEMENTATIONS

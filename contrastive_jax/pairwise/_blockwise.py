@@ -34,7 +34,7 @@ def logsumexp(
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     scale = _scale_of(scale, anchors, candidates)
     a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
-    find = _tiles.map_copies(partial(_find_shifts, axis_name), axis_name, a.x, c.x)
+    find = _tiles.map_copies(partial(_find_shifts, axis_name), axis_name, a.ids, c.ids)
     shift, alike = find(*lax.stop_gradient((a, c, scale)))
     y = _sum_tiles(
         _shifted_exp,
@@ -50,6 +50,20 @@ def logsumexp(
         block_size=block_size,
     )
     return _log(y, shift.reshape(-1)[: len(anchors)])
+
+
+def logsumexp_over_views(
+    views: Sequence[jax.Array], *, scale: float | jax.Array, ids: jax.Array, block_size: int
+) -> list[jax.Array]:
+    """Of each view's rows to those of all views; on one device."""
+    scale = _scale_of(scale, *views)
+    blocks = [_vary_alike(_tiles.rows_in_blocks(x, ids, block_size), scale)[0] for x in views]
+    ids, valid = (jnp.concatenate([getattr(rows, name) for rows in blocks]) for name in ("ids", "valid"))
+    x = tuple(rows.x for rows in blocks)
+    find = _tiles.map_copies(_find_shifts_over_views, None, ids, ids)
+    shift, alike = find(*lax.stop_gradient((x, ids, valid, scale)))
+    y = _symmetric.sum_tiles(_shifted_exp, x, (ids, valid, shift, (), alike), (scale,))
+    return [of_view.reshape(-1)[: len(views[0])] for of_view in jnp.split(_log(y, shift), len(views))]
 
 
 def logsumexp_both_ways(
@@ -73,7 +87,7 @@ def logsumexp_both_ways(
     a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
     find: Callable[..., Any] = partial(_find_shifts_both_ways, axis_name, gathered_over)
     if gathered_over is None:
-        find = _tiles.map_copies(find, axis_name, a.x, c.x)
+        find = _tiles.map_copies(find, axis_name, a.ids, c.ids)
     shifts, alike = find(*lax.stop_gradient((a, c, scale)))
     a, c, shifts = _vary_alike(a, c, shifts)
     fixed = _two_way.Fixed(a.ids, a.valid, c.ids, c.valid, shifts, alike)
@@ -138,10 +152,10 @@ def _vary_over(axis_name: spmd.AxisName, *arrays: jax.Array) -> Sequence[jax.Arr
     return arrays if axis_name is None else spmd.vary_alike((spmd.axis_index(axis_name), *arrays))[1:]
 
 
-def _scale_of(scale: float | jax.Array, anchors: jax.Array, candidates: jax.Array) -> jax.Array:
+def _scale_of(scale: float | jax.Array, *rows: jax.Array) -> jax.Array:
     """The scale in the dtype of sums, marked so that its gradient is summed over devices once."""
-    scale = jnp.asarray(scale, shared.accumulation_dtype(anchors.dtype, candidates.dtype))
-    return spmd.vary_alike((scale, anchors, candidates))[0]
+    scale = jnp.asarray(scale, shared.accumulation_dtype(*(x.dtype for x in rows)))
+    return spmd.vary_alike((scale, *rows))[0]
 
 
 def _shifted_exp(_: tuple[jax.Array, ...], s: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
@@ -158,18 +172,20 @@ def _is_symmetric(anchors: jax.Array, candidates: jax.Array, anchor_ids: Ids, ca
     return anchors is candidates and anchor_ids is candidate_ids and anchor_ids is not None
 
 
-def _need_no_shift(a: Rows, c: Rows, scale: jax.Array, axis_name: spmd.AxisName) -> jax.Array:
+def _need_no_shift(
+    anchors: tuple[jax.Array, ...], candidates: tuple[jax.Array, ...], scale: jax.Array, axis_name: spmd.AxisName
+) -> jax.Array:
     """Whether exp of every scaled similarity, and a sum of 10^7 of them, are far from the limits of their dtype.
 
     All devices agree: they must take the same branch, and have the same shifts for the columns that they share.
     """
-    bound = jnp.abs(scale) * _greatest_norm(a.x) * _greatest_norm(c.x)
+    bound = jnp.abs(scale) * _greatest_norm(anchors) * _greatest_norm(candidates)
     return spmd.pmax(bound, axis_name) <= math.log(float(jnp.finfo(scale.dtype).max)) - 18
 
 
-def _greatest_norm(x: jax.Array) -> jax.Array:
-    x = x.astype(shared.accumulation_dtype(x.dtype))
-    return jnp.sqrt(jnp.max(jnp.sum(x * x, axis=-1)))
+def _greatest_norm(views: tuple[jax.Array, ...]) -> jax.Array:
+    x = [x.astype(shared.accumulation_dtype(x.dtype)) for x in views]
+    return jnp.sqrt(jnp.max(jnp.stack([jnp.max(jnp.sum(x * x, axis=-1)) for x in x])))
 
 
 def _find_shifts(axis_name: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -179,7 +195,18 @@ def _find_shifts(axis_name: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array) -
         masks = (a.ids, a.valid, c.ids, c.valid)
         return (_rectangular.greatest(axis_name, a.x, c.x, masks, scale),)
 
-    (shift,), alike = _zero_or(maxima, _need_no_shift(a, c, scale, axis_name), a, c)
+    (shift,), alike = _zero_or(maxima, _need_no_shift((a.x,), (c.x,), scale, axis_name), a, c)
+    return shift, alike
+
+
+def _find_shifts_over_views(
+    views: tuple[jax.Array, ...], ids: jax.Array, valid: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def maxima() -> tuple[jax.Array]:
+        x = jnp.concatenate(views)
+        return (_rectangular.greatest(None, x, x, (ids, valid, ids, valid), scale),)
+
+    (shift,), alike = _zero_or(maxima, _need_no_shift(views, views, scale, None), views, ids)
     return shift, alike
 
 
@@ -192,11 +219,12 @@ def _find_shifts_both_ways(
         y, z = _two_way.greatest(axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
         return y, spmd.pmax(z, gathered_over)
 
-    return _zero_or(maxima, _need_no_shift(a, c, scale, gathered_over if axis_name is None else axis_name), a, c)
+    everywhere = gathered_over if axis_name is None else axis_name
+    return _zero_or(maxima, _need_no_shift((a.x,), (c.x,), scale, everywhere), a, c)
 
 
 def _zero_or(
-    maxima: Callable[[], tuple[jax.Array, ...]], alike: jax.Array, *rows: Rows
+    maxima: Callable[[], tuple[jax.Array, ...]], alike: jax.Array, *like: Any
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """Zeros if `alike`, else the maxima of the rows: 0 for one without a negative."""
     alike = sequential.all_agree(alike)
@@ -205,7 +233,7 @@ def _zero_or(
         return tuple(jnp.where(jnp.isneginf(peaks), 0, peaks) for peaks in maxima())
 
     def marked(fn: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: _vary_alike(fn(), rows)[0]
+        return lambda: _vary_alike(fn(), like)[0]
 
     zeros = [jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(shifts)]
     return lax.cond(alike, marked(lambda: tuple(zeros)), marked(shifts)), alike
@@ -233,7 +261,7 @@ def _sum_tiles(
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
     a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
     if symmetric:
-        y = _symmetric.sum_tiles(fn, a.x, (a.ids, a.valid, shift, others, alike), constants)
+        y = _symmetric.sum_tiles(fn, (a.x,), (a.ids, a.valid, shift, others, alike), constants)
     else:
         fixed = (a.ids, a.valid, c.ids, c.valid, shift, others)
         y = _rectangular.sum_tiles(fn, axis_name, a.x, c.x, fixed, constants)

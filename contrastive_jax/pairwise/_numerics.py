@@ -64,8 +64,7 @@ def _unit_rows_and_factors(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ja
     scaled = lax.optimization_barrier(x * part * inverse)
     square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
     root = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
-    # Without a barrier XLA forms the unit rows once for each of their uses, and stores each.
-    return lax.optimization_barrier(scaled * root), (root, part * inverse)
+    return scaled * root, (root, part * inverse)
 
 
 def finite_exp(x: ArrayLike) -> jax.Array:

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from contrastive_jax import spmd
 from contrastive_jax.pairwise import _tiles
@@ -26,14 +25,14 @@ Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
 def sum_tiles(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> jax.Array:
-    """Sums [blocks, size] for anchors ax and candidates cx in blocks."""
+    """Sums [blocks, size] for anchors ax and candidates cx, filled up to whole blocks."""
     return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
 
 
 def _forward(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> tuple[jax.Array, Residuals]:
-    y = _tiles.map_copies(partial(_sum, fn, axis_name), axis_name, ax, cx)(ax, cx, fixed, constants)
+    y = _tiles.map_copies(partial(_sum, fn, axis_name), axis_name, fixed[0], fixed[2])(ax, cx, fixed, constants)
     return y, (ax, cx, fixed, constants)
 
 
@@ -41,7 +40,9 @@ def _backward(
     fn: Function, axis_name: AxisName, residuals: Residuals, g: jax.Array
 ) -> tuple[jax.Array, jax.Array, Any, Constants]:
     ax, cx, fixed, constants = residuals
-    da, dc, dk = _tiles.map_copies(partial(_pull, fn, axis_name), axis_name, ax, cx)(ax, cx, fixed, constants, g)
+    da, dc, dk = _tiles.map_copies(partial(_pull, fn, axis_name), axis_name, fixed[0], fixed[2])(
+        ax, cx, fixed, constants, g
+    )
     return da, dc, _tiles.no_gradient(fixed), dk
 
 
@@ -54,17 +55,17 @@ def _sum(
     a_ids, a_valid, c_ids, c_valid, shift, others = fixed
     fn = partial(fn, others)
 
+    rows = Rows(ax, a_ids, a_valid)
+
     def of_shard(y: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
-        def of_block(block: tuple[Rows, jax.Array]) -> jax.Array:
-            a, shift = block
+        columns = Rows(*shard, c_valid)
 
-            def body(y: jax.Array, c: Rows) -> tuple[jax.Array, None]:
-                of_tile = _tiles.values(fn, a, c, shift)(_tiles.similarities(a, c), constants)
-                return y + jnp.sum(of_tile, axis=1), None
+        def body(y: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
+            a, c = _tiles.block(rows, i), _tiles.block(columns, j)
+            of_tile = _tiles.values(fn, a, c, _tiles.entry(shift, i))(_tiles.similarities(a, c), constants)
+            return _tiles.add_to_entry(y, i, jnp.sum(of_tile, axis=1))
 
-            return lax.scan(body, jnp.zeros_like(shift), Rows(shard[0], shard[1], c_valid))[0]
-
-        return y + lax.map(of_block, (Rows(ax, a_ids, a_valid), shift))
+        return _tiles.over_all(body, y, a_ids, c_ids)
 
     return spmd.ring(of_shard, jnp.zeros_like(shift), (cx, c_ids), axis_name)
 
@@ -83,19 +84,19 @@ def _pull(
     rows = Rows(ax, a_ids, a_valid)
 
     def of_shard(carry: Any, shard: tuple[jax.Array, jax.Array]) -> Any:
-        columns = Rows(shard[0], shard[1], c_valid)
+        columns = Rows(*shard, c_valid)
 
-        def body(carry: Any, tile: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        def body(carry: Any, i: jax.Array, j: jax.Array) -> Any:
             da, dc, dk = carry
-            i, j = tile
             a, c = _tiles.block(rows, i), _tiles.block(columns, j)
-            ds, more = _tiles.pull(fn, a, c, shift[i], constants, _tiles.similarities(a, c), g[i][:, None])
-            da = da.at[i].add(_tiles.times(ds, c.x))
-            return (da, dc.at[j].add(_tiles.transposed_times(ds, a.x)), _tiles.add(dk, more)), None
+            s, of_rows = _tiles.similarities(a, c), _tiles.entry(g, i)[:, None]
+            ds, more = _tiles.pull(fn, a, c, _tiles.entry(shift, i), constants, s, of_rows)
+            da = _tiles.add_to_block(da, i, _tiles.times(ds, c.x))
+            return da, _tiles.add_to_block(dc, j, _tiles.transposed_times(ds, a.x)), _tiles.add(dk, more)
 
         da, dc, dk = carry
         # The sums for a shard's rows travel one turn behind the shard, so that nothing below waits for them.
-        return lax.scan(body, (da, spmd.rotate(dc, axis_name), dk), _tiles.every_tile(ax, cx))[0]
+        return _tiles.over_all(body, (da, spmd.rotate(dc, axis_name), dk), a_ids, c_ids)
 
     start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), tuple(jnp.zeros_like(k) for k in constants))
     da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
@@ -104,22 +105,20 @@ def _pull(
 
 
 def greatest(
-    axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: tuple[jax.Array, ...], scale: jax.Array
+    axis_name: AxisName, ax: jax.Array, cx: jax.Array, masks: tuple[jax.Array, ...], scale: jax.Array
 ) -> jax.Array:
     """The greatest scaled similarity [blocks, size] of each anchor to a negative; -inf where it has none."""
-    a_ids, a_valid, c_ids, c_valid = fixed
+    a_ids, a_valid, c_ids, c_valid = masks
+    rows = Rows(ax, a_ids, a_valid)
 
     def of_shard(peak: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
-        def of_block(block: tuple[Rows, jax.Array]) -> jax.Array:
-            a, peak = block
+        columns = Rows(*shard, c_valid)
 
-            def body(peak: jax.Array, c: Rows) -> tuple[jax.Array, None]:
-                logits = jnp.where(_tiles.are_negatives(a, c), scale * _tiles.similarities(a, c), -jnp.inf)
-                return jnp.maximum(peak, jnp.max(logits, axis=1)), None
+        def body(peak: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
+            logits = _tiles.logits(_tiles.block(rows, i), _tiles.block(columns, j), scale)
+            return _tiles.raise_entry(peak, i, jnp.max(logits, axis=1))
 
-            return lax.scan(body, peak, Rows(shard[0], shard[1], c_valid))[0]
-
-        return lax.map(of_block, (Rows(ax, a_ids, a_valid), peak))
+        return _tiles.over_all(body, peak, a_ids, c_ids)
 
     start = spmd.vary_alike((jnp.full(a_ids.shape, -jnp.inf, scale.dtype), ax, cx, scale))[0]
     return spmd.ring(of_shard, start, (cx, c_ids), axis_name)

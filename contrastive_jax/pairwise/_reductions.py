@@ -1,5 +1,6 @@
 """The public reductions: check the arguments, gather the candidates, choose an implementation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -62,6 +63,60 @@ def logsumexp(
         "pairwise.logsumexp", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size
     )
     return engine.logsumexp(anchors, candidates, scale=scale, **options)
+
+
+@explicit_axes.accept(out_axis=0)
+def logsumexp_over_views(
+    views: Sequence[jax.Array],
+    *,
+    scale: float | jax.Array = 1.0,
+    ids: ArrayLike,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+    block_size: int | None = None,
+) -> list[jax.Array]:
+    r"""Log-sum-exp of each embedding's similarities to those of other instances, in all views.
+
+    .. math:: y_{ia} = \log \sum_b \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \exp(\mathrm{scale} \cdot x_{ia}^\top x_{jb})
+
+    with x_ia the embedding of view a of instance i. It is `logsumexp` of the views joined into one array; where blockwise
+    runs on one device, no such array is stored.
+
+    Args:
+      views: a sequence of [m, d], one for each view, of one float dtype; used as they are (see `normalize`).
+      scale: scalar, usually one over the temperature; may be traced.
+      ids: [m] int instance ids.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: as in `logsumexp`.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+
+    Returns:
+      A list of [m] for each view, float32 (float64 for float64 input); -inf, with a zero gradient, for an embedding
+      without a negative.
+
+    Raises:
+      ValueError: as `logsumexp`, or for views of different shapes.
+
+    Example:
+      >>> of_u, of_v = pairwise.logsumexp_over_views([jnp.eye(3), jnp.eye(3)], ids=jnp.arange(3))
+      >>> of_u
+      Array([1.3862944, 1.3862944, 1.3862944], dtype=float32)
+    """
+    function = "pairwise.logsumexp_over_views"
+    if len({(x.shape, x.dtype) for x in views}) != 1:
+        got = ", ".join(f"{x.dtype} of {x.shape}" for x in views) or "none"
+        raise ValueError(f"{function}: expected one or more views of the same shape [m, d] and dtype, got {got}.")
+    _check(function, views[0], views[0], axis_name, implementation, block_size)
+    ids = shared.check_ids(function, "ids", ids, views[0].shape[:1])
+    rows = len(views) * len(views[0])
+    chosen = shared.choose_implementation(implementation, rows, rows, axis_name)
+    size = block_size or shared.BLOCK_SIZE
+    if chosen == "blockwise" and axis_name is None and rows > size:
+        return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, block_size=size)
+    joined, all_ids = jnp.concatenate(views), jnp.concatenate([ids] * len(views))
+    options: dict[str, Any] = {"axis_name": axis_name, "implementation": implementation, "block_size": block_size}
+    y = logsumexp(joined, joined, scale=scale, anchor_ids=all_ids, candidate_ids=all_ids, **options)
+    return jnp.split(y, len(views))
 
 
 @explicit_axes.accept(out_axis=0)

@@ -35,19 +35,11 @@ class Fixed(NamedTuple):
 Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
 
 
-class _Side(NamedTuple):
-    """A block of rows, with what belongs to them."""
-
-    rows: Rows
-    shift: jax.Array
-    g: jax.Array
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def sum_tiles(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> Sums:
-    """Sums [blocks, size] of the rows and of the columns, for anchors ax and candidates cx in blocks."""
+    """Sums [blocks, size] of rows and of columns, for anchors ax and candidates cx, filled up to whole blocks."""
     return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
 
 
@@ -55,7 +47,7 @@ def _forward(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> tuple[Sums, Residuals]:
     by_either = partial(_choose, partial(_sum, partial(fn, ()), axis_name))
-    sums = _tiles.map_copies(by_either, axis_name, ax, cx)(ax, cx, fixed, constants)
+    sums = _tiles.map_copies(by_either, axis_name, fixed.a_ids, fixed.c_ids)(ax, cx, fixed, constants)
     return sums, (ax, cx, fixed, constants)
 
 
@@ -64,7 +56,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, Any, Constants]:
     ax, cx, fixed, constants = residuals
     by_either = partial(_choose, partial(_pull, partial(fn, ()), axis_name))
-    da, dc, dk = _tiles.map_copies(by_either, axis_name, ax, cx)(ax, cx, fixed, constants, g)
+    da, dc, dk = _tiles.map_copies(by_either, axis_name, fixed.a_ids, fixed.c_ids)(ax, cx, fixed, constants, g)
     return da, dc, _tiles.no_gradient(fixed), dk
 
 
@@ -78,28 +70,25 @@ def _choose(fn: Callable[..., Any], ax: jax.Array, cx: jax.Array, fixed: Fixed, 
 def _sum(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants, *, alike: bool
 ) -> Sums:
+    rows = Rows(ax, fixed.a_ids, fixed.a_valid)
+
     def of_shard(sums: Sums, shard: tuple[jax.Array, jax.Array, jax.Array]) -> Sums:
         cx, c_ids, c_shift = shard
-        columns = (Rows(cx, c_ids, fixed.c_valid), c_shift)
+        columns = Rows(cx, c_ids, fixed.c_valid)
 
-        def of_block(z: jax.Array, block: tuple[Rows, jax.Array]) -> Sums:
-            a, shift = block
-
-            def body(y: jax.Array, column: tuple[Rows, jax.Array]) -> Sums:
-                c, c_shift = column
-                s = _tiles.similarities(a, c)
-                of_rows = of_columns = lax.optimization_barrier(_tiles.values(fn, a, c, shift)(s, constants))
-                if not alike:
-                    of_columns = _tiles.values(fn, c, a, c_shift)(s.T, constants).T
-                return y + jnp.sum(of_rows, axis=1), jnp.sum(of_columns, axis=0)
-
-            y, more = lax.scan(body, jnp.zeros_like(shift), columns)
-            return z + more, y
+        def body(sums: Sums, i: jax.Array, j: jax.Array) -> Sums:
+            y, z = sums
+            a, c = _tiles.block(rows, i), _tiles.block(columns, j)
+            s, shift = _tiles.similarities(a, c), _tiles.entry(fixed.shifts[0], i)
+            of_rows = of_columns = lax.optimization_barrier(_tiles.values(fn, a, c, shift)(s, constants))
+            if not alike:
+                of_columns = _tiles.values(fn, c, a, _tiles.entry(c_shift, j))(s.T, constants).T
+            y = _tiles.add_to_entry(y, i, jnp.sum(of_rows, axis=1))
+            return y, _tiles.add_to_entry(z, j, jnp.sum(of_columns, axis=0))
 
         y, z = sums
         # The sums of a shard's columns travel one turn behind the shard, so that no computation waits for them.
-        z, more = lax.scan(of_block, spmd.rotate(z, axis_name), (Rows(ax, fixed.a_ids, fixed.a_valid), fixed.shifts[0]))
-        return y + more, z
+        return _tiles.over_all(body, (y, spmd.rotate(z, axis_name)), fixed.a_ids, c_ids)
 
     start = (jnp.zeros_like(fixed.shifts[0]), jnp.zeros_like(fixed.shifts[1]))
     y, z = spmd.ring(of_shard, start, (cx, fixed.c_ids, fixed.shifts[1]), axis_name)
@@ -123,53 +112,38 @@ def _pull(
         cx, c_ids, c_shift, c_g = shard
         columns = Rows(cx, c_ids, fixed.c_valid)
 
-        def body(carry: Any, tile: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        def body(carry: Any, i: jax.Array, j: jax.Array) -> Any:
             da, dc, dk = carry
-            i, j = tile
-            a, c = _tiles.block(rows, i), _tiles.block(columns, j)
-            of_row, of_column = _Side(a, fixed.shifts[0][i], g[0][i]), _Side(c, c_shift[j], c_g[j])
-            ds, more = _pull_tile(fn, of_row, of_column, constants, alike)
-            da = da.at[i].add(_tiles.times(ds, c.x))
-            return (da, dc.at[j].add(_tiles.transposed_times(ds, a.x)), _tiles.add(dk, more)), None
+            a = _tiles.Block(_tiles.block(rows, i), *(_tiles.entry(x, i) for x in (fixed.shifts[0], g[0])))
+            c = _tiles.Block(_tiles.block(columns, j), *(_tiles.entry(x, j) for x in (c_shift, c_g)))
+            ds, more = _tiles.pull_both_ways(fn, a, c, constants, alike)
+            da = _tiles.add_to_block(da, i, _tiles.times(ds, c.rows.x))
+            return da, _tiles.add_to_block(dc, j, _tiles.transposed_times(ds, a.rows.x)), _tiles.add(dk, more)
 
         da, dc, dk = carry
-        return lax.scan(body, (da, spmd.rotate(dc, axis_name), dk), _tiles.every_tile(ax, cx))[0]
+        return _tiles.over_all(body, (da, spmd.rotate(dc, axis_name), dk), fixed.a_ids, c_ids)
 
     start = (_tiles.zeros(ax, g[0]), _tiles.zeros(cx, g[0]), tuple(jnp.zeros_like(k) for k in constants))
     da, dc, dk = spmd.ring(of_shard, start, (cx, fixed.c_ids, fixed.shifts[1], g[1]), axis_name)
     return da.astype(ax.dtype), spmd.rotate(dc, axis_name).astype(cx.dtype), dk
 
 
-def _pull_tile(fn: Function, a: _Side, c: _Side, constants: Constants, alike: bool) -> tuple[jax.Array, Constants]:
-    """Cotangents of the similarities of a tile and of the constants."""
-    s = _tiles.similarities(a.rows, c.rows)
-    if alike:
-        return _tiles.pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None] + c.g[None, :])
-    ds, more = _tiles.pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None])
-    turned, also = _tiles.pull(fn, c.rows, a.rows, c.shift, constants, s.T, c.g[:, None])
-    return ds + turned.T, _tiles.add(more, also)
-
-
 def greatest(axis_name: AxisName, ax: jax.Array, cx: jax.Array, masks: tuple[jax.Array, ...], scale: jax.Array) -> Sums:
     """The greatest scaled similarity [blocks, size] of each row and of each column to a negative; -inf without one."""
     a_ids, a_valid, c_ids, c_valid = masks
+    rows = Rows(ax, a_ids, a_valid)
 
     def of_shard(peaks: Sums, shard: tuple[jax.Array, jax.Array]) -> Sums:
-        columns = Rows(shard[0], shard[1], c_valid)
+        columns = Rows(*shard, c_valid)
 
-        def of_block(z: jax.Array, block: tuple[Rows, jax.Array]) -> Sums:
-            a, peak = block
-
-            def body(peak: jax.Array, c: Rows) -> Sums:
-                logits = jnp.where(_tiles.are_negatives(a, c), scale * _tiles.similarities(a, c), -jnp.inf)
-                return jnp.maximum(peak, jnp.max(logits, axis=1)), jnp.max(logits, axis=0)
-
-            peak, of_columns = lax.scan(body, peak, columns)
-            return jnp.maximum(z, of_columns), peak
+        def body(peaks: Sums, i: jax.Array, j: jax.Array) -> Sums:
+            y, z = peaks
+            logits = _tiles.logits(_tiles.block(rows, i), _tiles.block(columns, j), scale)
+            y = _tiles.raise_entry(y, i, jnp.max(logits, axis=1))
+            return y, _tiles.raise_entry(z, j, jnp.max(logits, axis=0))
 
         y, z = peaks
-        z, y = lax.scan(of_block, spmd.rotate(z, axis_name), (Rows(ax, a_ids, a_valid), y))
-        return y, z
+        return _tiles.over_all(body, (y, spmd.rotate(z, axis_name)), a_ids, c_ids)
 
     start = [jnp.full(ids.shape, -jnp.inf, scale.dtype) for ids in (a_ids, c_ids)]
     y, z = spmd.vary_alike((*start, ax, cx, scale))[:2]
