@@ -55,6 +55,13 @@ def info_nce(
     """
     pairs = _pairs.prepare("info_nce", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("info_nce", temperature, pairs.u.dtype)
+    return info_nce_of_pairs(pairs, scale, axis_name, implementation)
+
+
+def info_nce_of_pairs(
+    pairs: _pairs.Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None
+) -> jax.Array:
+    """`info_nce` of pairs that are prepared already."""
     from_u, from_v = pairwise.logsumexp_both_ways(
         pairs.u,
         pairs.v,

@@ -77,10 +77,11 @@ def logsumexp_over_views(
 ) -> list[jax.Array]:
     r"""Log-sum-exp of each embedding's similarities to those of other instances, in all views.
 
-    .. math:: y_{ia} = \log \sum_b \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \exp(\mathrm{scale} \cdot x_{ia}^\top x_{jb})
+    .. math::
+        y_{ia} = \log \sum_b \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \exp(\mathrm{scale} \cdot x_{ia}^\top x_{jb})
 
-    with x_ia the embedding of view a of instance i. It is `logsumexp` of the views joined into one array; where blockwise
-    runs on one device, no such array is stored.
+    with x_ia the embedding of view a of instance i. It is `logsumexp` of the views joined into one array; where
+    blockwise runs on one device, no such array is stored.
 
     Args:
       views: a sequence of [m, d], one for each view, of one float dtype; used as they are (see `normalize`).
