@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from contrastive_jax import losses, pairwise, sequential
+from contrastive_jax import losses, sequential
 from tests import work
 from tests.mappings import AXIS, MAPPINGS
 
@@ -95,11 +95,17 @@ def _in_scan(fn):
     return call
 
 
-@pytest.mark.parametrize("entries", [1, 50, 2**20], ids=["one at a time", "two at a time", "all at once"])
-@pytest.mark.parametrize("order", ORDERS)
-@every_loss
+@pytest.mark.parametrize(
+    ("loss", "order", "entries"),
+    [
+        *((losses.info_nce, order, 1) for order in ORDERS),
+        (losses.info_nce, "grad of vmap", 50),
+        (losses.info_nce, "vmap of grad", 2**20),
+        *((loss, "vmap of grad", 1) for loss in LOSSES.values() if loss is not losses.info_nce),
+    ],
+)
 def test_each_copy_is_right(loss, order, entries, monkeypatch):
-    """Of temperatures on both sides of the one below which rows need shifts of their own."""
+    """Of temperatures on both sides of the one below which rows need shifts of their own; in groups of 1, 2 and all."""
     monkeypatch.setattr(sequential, "ENTRIES", entries)
 
     def fn(u, v, t):
@@ -115,7 +121,7 @@ def test_each_copy_is_right(loss, order, entries, monkeypatch):
     assert_same(got, sequentially(jax.jit(jax.value_and_grad(fn, argnums=(0, 1, 2))), *args))
 
 
-@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("mapping", ["shard_map", "vmap"])
 def test_inside_a_mapped_program(mapping, monkeypatch):
     monkeypatch.setattr(sequential, "ENTRIES", 1)
     u, v = sets(m=8)
@@ -131,9 +137,8 @@ def test_inside_a_mapped_program(mapping, monkeypatch):
     assert_same(got, local(*by_instance, "dense", None))
 
 
-@pytest.mark.parametrize("entries", [1, 2**20])
-def test_second_derivatives(entries, x64, monkeypatch):
-    monkeypatch.setattr(sequential, "ENTRIES", entries)
+def test_second_derivatives(x64, monkeypatch):
+    monkeypatch.setattr(sequential, "ENTRIES", 1)
     u, v = sets(2).astype(jnp.float64)
 
     def derivatives(implementation):
@@ -151,19 +156,14 @@ def test_second_derivatives(entries, x64, monkeypatch):
 def test_groups(monkeypatch):
     """Every axis of nested vmaps is mapped in groups, whatever is mapped of the arguments."""
     monkeypatch.setattr(sequential, "ENTRIES", 8)
-    seen = []
 
     def fn(x, tree):
-        seen.append(x.shape)
         return {"sum": jnp.sin(x).sum() * tree["y"]}
 
     x, y = jnp.arange(70.0).reshape(5, 7, 2), jnp.arange(7.0)
     mapped = jax.vmap(jax.vmap(sequential.in_groups(fn, 3)), in_axes=(0, None))
-    want = {"sum": jnp.sin(x).sum(-1) * y[None]}
-    assert_same(mapped(x, {"y": y}), want)
-    jaxpr = str(jax.make_jaxpr(mapped)(x, {"y": y}))
-    assert "scan" in jaxpr and "sin" in jaxpr
-    assert_same(
-        jax.vmap(sequential.in_groups(fn, 1), in_axes=(0, None))(x[0], {"y": 2.0}), {"sum": jnp.sin(x[0]).sum(-1) * 2}
-    )
-    assert pairwise.IMPLEMENTATIONS
+    assert_same(mapped(x, {"y": y}), {"sum": jnp.sin(x).sum(-1) * y[None]})
+    assert str(jax.make_jaxpr(mapped)(x, {"y": y})).count(" scan[") >= 2
+    one_group = jax.vmap(sequential.in_groups(fn, 1), in_axes=(0, None))
+    assert_same(one_group(x[0], {"y": 2.0}), {"sum": jnp.sin(x[0]).sum(-1) * 2})
+    assert " scan[" not in str(jax.make_jaxpr(one_group)(x[0], {"y": 2.0}))
