@@ -145,7 +145,9 @@ class StepLog:
         if row["step"] % self._tensorboard_every == 0:
             # TensorBoard has the step itself, and the counts in its histograms.
             counts = tuple(f"{kind}_count" for kind in KINDS)
-            scalars = {name: x for name, x in row.items() if name not in ("step", "epoch") and not name.endswith(counts)}
+            scalars = {
+                name: x for name, x in row.items() if name not in ("step", "epoch") and not name.endswith(counts)
+            }
             self._events.write(row["step"], {**scalars, "images_per_second": images_per_second}, distribution)
 
     def write_nonfinite(self, row: Mapping[str, Any], ids: np.ndarray) -> Path:

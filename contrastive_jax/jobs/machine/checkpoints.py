@@ -112,10 +112,10 @@ class Checkpoints:
         _compare_shapes(state, like, self._directory / str(step))
         return state
 
-    def _read_metadata(self, step: int) -> dict[str, Any]:
+    def _read_metadata(self, step: int | None) -> dict[str, Any]:
         return self._manager.metadata(step).custom_metadata or {}
 
-    def _compare_structure(self, step: int, like: TrainState) -> None:
+    def _compare_structure(self, step: int | None, like: TrainState) -> None:
         """Refuse a checkpoint whose arrays have other names than those of `like`, if its metadata can be read."""
         names = _digest_names(like)
         try:
