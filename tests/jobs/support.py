@@ -1,6 +1,8 @@
 """Small jobs for the tests of jobs and of training."""
 
 import contextlib
+import os
+import re
 
 import pytest
 
@@ -43,6 +45,11 @@ def small(**overrides):
 def as_options(overrides):
     """Dotted fields as options of the command line."""
     return [f"--config.{name}={value}" for name, value in overrides.items()]
+
+
+def flags(devices):
+    """XLA's flags for a process that a test starts: those of conftest.py, for so many devices."""
+    return re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
 
 
 def set_fields(result, values):

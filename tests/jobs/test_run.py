@@ -19,7 +19,7 @@ from contrastive_jax.jobs import evaluate, run
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
-from tests.jobs.support import MLP, QUICK, as_options, config, drawing, small, train
+from tests.jobs.support import MLP, QUICK, as_options, config, drawing, flags, small, train
 
 STEPS_PER_EPOCH = 1437 // 64
 
@@ -243,8 +243,8 @@ def test_a_signal_ends_the_evaluation(tmp_path, signum):
     """By the command itself: a handler's exception may get lost."""
     train(small(), tmp_path, 1)
     command = [sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
-    flags = os.environ | {"XLA_FLAGS": ""}
-    process = subprocess.Popen([*command, *as_options(MLP), "--steps=1"], env=flags, stderr=subprocess.PIPE, text=True)
+    options = {"env": os.environ | {"XLA_FLAGS": flags(devices=1)}, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, *as_options(MLP), "--steps=1"], **options)
     while "Evaluating untrained encoder" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signum)

@@ -17,7 +17,7 @@ from contrastive_jax.jobs import run
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine import processes
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
-from tests.jobs.support import MLP, QUICK, as_options, small
+from tests.jobs.support import MLP, QUICK, as_options, flags, small
 
 STEPS = 10
 # As in test_step: at this learning rate a difference of rounding stays one.
@@ -40,11 +40,10 @@ def start(workdir, which, *options, **environment):
     """One process, of two devices."""
     overrides = as_options(OVERRIDES)
     command = [sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={workdir}"]
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
     with open(workdir.with_name(f"{which}.log"), "w") as log:
         return subprocess.Popen(
             [*command, *overrides, *options],
-            env={**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **environment},
+            env={**os.environ, "XLA_FLAGS": flags(devices=2), **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -19,7 +19,7 @@ from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine import storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints, digest
-from tests.jobs.support import MLP, as_options, small, train
+from tests.jobs.support import MLP, as_options, flags, small, train
 from tests.jobs.support import QUICK as SHORT
 
 STEPS = 8
@@ -181,8 +181,8 @@ def start(workdir, *before, steps=STEPS, **overrides):
     """The command itself, on one device: its status and what it says of errors."""
     command = [*before, sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={workdir}"]
     options = [*as_options(QUICK | overrides), f"--steps={steps}"]
-    faster = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": ""}
-    done = subprocess.run([*command, *options], env=faster, capture_output=True, text=True, check=False)
+    environment = os.environ | {"XLA_FLAGS": flags(devices=1)}
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
     told = ("Encoder 'mlp' takes no width", "epoch", "Resuming", "Evaluating", "Measuring")
     return done.returncode, [line for line in done.stderr.splitlines() if not line.startswith(told)]
 
