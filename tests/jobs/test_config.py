@@ -261,7 +261,7 @@ def test_other_losses_train_by_name(name, tmp_path):
 
 def test_what_is_learnt_of_a_loss_is_logged_and_resumed(tmp_path):
     overrides = {"loss.name": "siglip", "loss.learnable": True, "optimizer.warmup_epochs": 0.0}
-    job = job_lib.prepare(small(**overrides), tmp_path)
+    job = job_lib.prepare(config(**overrides), tmp_path)
     take_steps(job, 1)
     with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
         learnt = checkpoints.restore(job.initial).params.loss
