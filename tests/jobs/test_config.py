@@ -9,11 +9,11 @@ from configs import cifar10, cifar100, digits, fashion_mnist, folder, imagenet10
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
-from contrastive_jax.jobs import run
+from contrastive_jax.jobs import run, validation
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.training import objective
-from tests.jobs.support import check, config, set_fields
+from tests.jobs.support import check, config, set_fields, small
 
 PRESETS = {module.__name__: module for module in (cifar10, cifar100, digits, fashion_mnist, folder, imagenet100, smoke)}
 TINY = {
@@ -81,7 +81,7 @@ def test_all_that_is_wrong_is_said_at_once():
 
 
 def test_a_contrast_set_of_several_batches(tmp_path):
-    job = job_lib.prepare(config(contrast_size=128, batch_size=64), tmp_path)
+    job = job_lib.prepare(small(contrast_size=128, batch_size=64), tmp_path)
     assert job.order.steps_per_epoch == 1437 // 128
     row = take_steps(job, 1)[0]
     assert row["cross_view_count"] == 128 * 127
@@ -136,6 +136,8 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
             {"data.source": "tfds:cifar10", "data.directory": "/nowhere"},
             r"not prepared.*pip install.*download_and_prep",
         ),
+        ({"seed": 2**32}, "config.seed=4294967296: expected a whole number from 0 to 4294967295"),
+        ({"data.mean": ("a",)}, r"config.data.mean=\('a',\): expected numbers, one or one for each channel"),
         ({"batch_size": 60}, "config.batch_size=60: expected a multiple of the 8 devices"),
         ({"contrast_size": 24}, "config.contrast_size=24: expected a divisor of config.batch_size=64"),
         ({"contrast_size": 100}, "config.contrast_size=100: expected a multiple of the 8 devices"),
@@ -252,7 +254,7 @@ def test_every_loss_is_accepted_with_its_hyperparameters(name):
 
 @pytest.mark.parametrize("name", ["sup_con", "multi_view_info_nce"])
 def test_other_losses_train_by_name(name, tmp_path):
-    (row,) = take_steps(job_lib.prepare(config(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
+    (row,) = take_steps(job_lib.prepare(small(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
     assert row["loss"] == row[name] and np.isfinite(row["loss"])
     assert row["cross_view_count"] == 64 * 63  # of two views, whatever their number
 
@@ -278,8 +280,41 @@ def test_nested_tuples_come_back_from_json():
 
 def test_arguments_are_not_nested():
     given = config(**{"loss.name": "tests.jobs.own_parts:anything"})
-    with pytest.raises(UsageError, match=r"config.loss.kwargs.a.b: expected a keyword argument"):
+    with pytest.raises(UsageError, match=r"config.loss.kwargs.a.b: expected .*, got a dictionary"):
         config_lib.set_from_text(given, "loss.kwargs.a.b", "3")
+
+
+def test_arguments_of_a_part_of_ones_own_have_its_types_and_no_limits_of_ours():
+    given = config(**{"loss.name": "tests.jobs.own_parts:typed"})
+    for name, text, value in [
+        ("temperature", "0.5", 0.5),
+        ("temperature", "-2", -2),
+        ("width", "none", None),
+        ("mode", "none", "none"),
+        ("others", "none", None),
+    ]:
+        config_lib.set_from_text(given, f"loss.kwargs.{name}", text)
+        assert given.loss.kwargs[name] == value
+    assert not list(validation.field_faults(given))
+    assert config_lib.from_json(given.to_json()).loss.kwargs.to_dict() == given.loss.kwargs.to_dict()
+    for name, text, expected in [("temperature", "warm", "number"), ("width", "0.5", "value of type int")]:
+        with pytest.raises(UsageError, match=rf"config.loss.kwargs.{name}={text}: expected a {expected}"):
+            config_lib.set_from_text(given, f"loss.kwargs.{name}", text)
+
+
+@pytest.mark.parametrize("name", ["ids", "axis_name", "labels"])
+def test_arguments_that_the_job_passes_are_not_set(name):
+    given = config(**{"loss.name": "tests.jobs.own_parts:anything"})
+    with pytest.raises(UsageError, match=rf"config.loss.kwargs.{name}: expected an argument that is yours to set"):
+        config_lib.set_from_text(given, f"loss.kwargs.{name}", "3")
+
+
+def test_names_of_metrics_may_be_separated_by_spaces_or_cleared():
+    given = config()
+    config_lib.set_from_text(given, "log.metrics", "a.b:c, d.e:f")
+    assert given.log.metrics == ("a.b:c", "d.e:f")
+    config_lib.set_from_text(given, "log.metrics", "none")
+    assert given.log.metrics == ()
 
 
 def test_unknown_fields_are_named_with_their_neighbours():
