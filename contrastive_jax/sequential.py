@@ -8,7 +8,7 @@ import jax
 from jax import lax
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-# Up to about this many entries of a matrix at once; a processor gains nothing from more of them (docs/benchmarks.md).
+# Up to about this many entries of a matrix at once: a processor gains nothing from more (experiments/benchmarks/sets).
 ENTRIES = 2**20
 
 
