@@ -41,6 +41,7 @@ def logsumexp(
         it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
         devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
         supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side.
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
         1024 candidates (a tile's work for each transfer), else blockwise.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
@@ -216,6 +217,7 @@ def total(
         it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
         devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
         supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side.
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
         1024 candidates (a tile's work for each transfer), else blockwise.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
