@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -197,6 +198,29 @@ def test_another_configuration_is_refused_and_nothing_overwritten(finished):
     with pytest.raises(UsageError, match=r"vrns_weight \(there 0.0, here 3.0\)"):
         run.run(config(vrns_weight=3.0), workdir)
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*") if p.is_file()} == before
+
+
+def test_a_trace_of_some_steps(tmp_path, capsys):
+    """It changes no number, and names the parts of the step."""
+    job = job_lib.prepare(small(), tmp_path / "traced")
+    shapes = {
+        "image": jax.ShapeDtypeStruct((64, 8, 8, 1), np.uint8),
+        "id": jax.ShapeDtypeStruct((64,), np.int32),
+    }
+    names = job.mapped.trace(job.initial, shapes).lower().as_text(debug_info=True)
+    scopes = set(re.findall(r"(?<=[\"/(])(views|encoder|loss|distribution|update)(?=[/)])", names))
+    assert scopes == {"views", "encoder", "loss", "distribution", "update"}
+    for name, profile in (("plain", None), ("traced", range(1, 3))):
+        (tmp_path / name).mkdir()
+        with Checkpoints(tmp_path / name / "checkpoints", keep=1) as checkpoints, drawing(False):
+            run.train(job._replace(workdir=tmp_path / name), checkpoints, 4, profile)
+    assert "Wrote a profiler trace of steps 1 to 2 to" in capsys.readouterr().err
+    assert list((tmp_path / "traced" / "profile").rglob("perfetto_trace.json.gz"))
+    assert list((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))
+    assert (tmp_path / "plain" / logs.ROWS).read_bytes() == (tmp_path / "traced" / logs.ROWS).read_bytes()
+    with pytest.raises(UsageError, match=r"--profile=3:9: expected steps of this run, which takes 4, counted from 0"):
+        run.run(small(), tmp_path / "other", steps=4, profile=range(3, 9))
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
