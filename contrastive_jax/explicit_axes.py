@@ -40,7 +40,10 @@ def accept(out_axis: int | None) -> Callable[[Function], Function]:
                 return fn(*args, **kwargs)
 
             sharding = NamedSharding(mesh, _spec(leaves, out_axis))
-            return jax.sharding.auto_axes(on_automatic_axes, axes=_explicit(mesh), out_sharding=sharding)(arrays)
+            automatic = jax.sharding.auto_axes(on_automatic_axes, axes=_explicit(mesh), out_sharding=sharding)
+            if not jax.sharding.get_abstract_mesh().axis_names:  # no mesh in use: constants find that of the arrays
+                automatic = jax.jit(automatic)
+            return automatic(arrays)
 
         return cast(Function, call)
 

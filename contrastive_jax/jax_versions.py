@@ -27,6 +27,15 @@ def varying_axes(x: Any) -> frozenset[Any]:
     return frozenset(cast(Any, aval).vma)  # before 0.10
 
 
+def is_about_varying(error: Exception) -> bool:
+    """Whether `shard_map` refused a primitive or a loop because its values do not differ over the same axes.
+
+    The values may be right all the same: loops that start from a constant are refused, and so is the gradient of `erf`
+    on JAX 0.12.0. That an output differs between the devices is another error.
+    """
+    return "manual ax" in str(error)
+
+
 def mark_varying(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
     """An array marked as differing over more mapped axes: `lax.pcast` (`lax.pvary` before 0.8)."""
     if hasattr(lax, "pcast"):

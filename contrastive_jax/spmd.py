@@ -128,10 +128,18 @@ def map_step(fn: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: str, dev
 
 def _map_shards(fn: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[Any]) -> Mapped:
     mesh = Mesh(np.array(devices), (AXIS,))
-    replicated, divided = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
-    mapped = jax.shard_map(
-        fn, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)), out_specs=(PartitionSpec(), PartitionSpec())
-    )
+    whole, share = PartitionSpec(), PartitionSpec(AXIS)
+    replicated, divided = NamedSharding(mesh, whole), NamedSharding(mesh, share)
+    specs: dict[str, Any] = {"in_specs": (whole, share), "out_specs": (whole, whole)}
+
+    def mapped(state: Any, batch: Any) -> tuple[Any, Any]:
+        try:
+            return jax.shard_map(fn, mesh=mesh, **specs)(state, batch)
+        except (TypeError, ValueError) as error:
+            if not jax_versions.is_about_varying(error):
+                raise
+        # A part that is not written for shard_map, such as an encoder with a loop that starts from zeros.
+        return jax.shard_map(fn, mesh=mesh, **specs, check_vma=False)(state, batch)
 
     def place(sharding: NamedSharding) -> Callable[[Any], Any]:
         return lambda tree: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)

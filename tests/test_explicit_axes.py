@@ -76,6 +76,9 @@ def test_eagerly():
     got = losses.simclr(*sharded(U, V))
     np.testing.assert_allclose(got, losses.simclr(U, V), rtol=1e-5)
     assert got.sharding.spec == PartitionSpec(AXIS)
+    found, right = (metrics.similarity_distribution(*x) for x in (sharded(U, V), (U, V)))
+    np.testing.assert_array_equal(found.cross_view.count, right.cross_view.count)
+    np.testing.assert_allclose(found.cross_view.mean, right.cross_view.mean, atol=1e-6)
 
 
 def test_views_in_one_array():

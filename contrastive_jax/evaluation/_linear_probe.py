@@ -151,10 +151,10 @@ def linear_probe(
     return ProbeResult(int(correct) / len(data.test), int(train_correct) / len(data.train), float(loss))
 
 
-def _draw(labels: np.ndarray, num_classes: int, labels_per_class: int, draws: int, seed: int) -> np.ndarray:
-    """[draws, num_classes * labels_per_class] rows, without repetition within a draw."""
-    rows = [np.flatnonzero(labels == label) for label in range(num_classes)]
-    for label, found in enumerate(rows):
+def _draw(labels: np.ndarray, labels_per_class: int, draws: int, seed: int) -> np.ndarray:
+    """[draws, classes that occur * labels_per_class] rows, without repetition within a draw."""
+    rows = {label: np.flatnonzero(labels == label) for label in np.unique(labels).tolist()}
+    for label, found in rows.items():
         if len(found) < labels_per_class:
             raise UsageError(
                 f"expected at least labels_per_class={labels_per_class} training examples of each class, got "
@@ -162,7 +162,10 @@ def _draw(labels: np.ndarray, num_classes: int, labels_per_class: int, draws: in
             )
     rng = np.random.default_rng(seed)
     return np.stack(
-        [np.concatenate([rng.choice(found, labels_per_class, replace=False) for found in rows]) for _ in range(draws)]
+        [
+            np.concatenate([rng.choice(found, labels_per_class, replace=False) for found in rows.values()])
+            for _ in range(draws)
+        ]
     )
 
 
@@ -197,7 +200,7 @@ def few_label_probe(
       train_features, test_features: [n, f] and [q, f], any float dtype, finite; L2-normalised inside, in float32.
       train_labels, test_labels: [n] and [q] integers in [0, num_classes).
       num_classes: number of classes.
-      labels_per_class: labelled examples of each class.
+      labels_per_class: labelled examples of each class that occurs among the training labels.
       draws: how many times to choose them.
       learning_rate, momentum, steps: of full-batch gradient descent.
       seed: determines the draws; the same seed draws the same examples whatever the features are.
@@ -217,7 +220,7 @@ def few_label_probe(
     check_at_least_one(labels_per_class=labels_per_class, draws=draws, steps=steps)
     check_positive(learning_rate=learning_rate)
     data = prepare_split(train_features, train_labels, test_features, test_labels, num_classes)
-    rows = _draw(np.asarray(train_labels), num_classes, labels_per_class, draws, seed)
+    rows = _draw(np.asarray(train_labels), labels_per_class, draws, seed)
     correct = _few_label_probes(
         rows,
         data,

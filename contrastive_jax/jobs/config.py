@@ -4,6 +4,7 @@ import ast
 import difflib
 import inspect
 import json
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -48,9 +49,14 @@ def _above(default: float | None, limit: float, optional: bool = False) -> Field
     return Field(default, float, f"a number > {limit}", lambda x: x > limit, optional)
 
 
+def _is_numbers(x: tuple[Any, ...]) -> bool:
+    return bool(x) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in x)
+
+
 _SOURCES = "digits, tfds:NAME, folder:PATH, npz:PATH or package.module:function"
+_MAX_SEED = 2**32 - 1  # of the words of a key
 FIELDS: dict[str, Field] = {
-    "seed": _at_least(0, 0),
+    "seed": Field(0, int, f"a whole number from 0 to {_MAX_SEED}", lambda x: 0 <= x <= _MAX_SEED),
     "epochs": _at_least(100, 1),
     "batch_size": _at_least(256, 2),
     "contrast_size": Field(None, int, "a whole number >= 2, or full", lambda x: x == 0 or x >= 2, optional=True),
@@ -63,8 +69,10 @@ FIELDS: dict[str, Field] = {
     "data.directory": Field(None, str, "the folder of TensorFlow Datasets", bool, optional=True),
     "data.image_size": _at_least(32, 4),
     "data.stored_size": _at_least(None, 4, optional=True),
-    "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", bool),
-    "data.std": Field((0.5,), tuple, "positive numbers, one or one for each channel", lambda x: x and min(x) > 0),
+    "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", _is_numbers),
+    "data.std": Field(
+        (0.5,), tuple, "positive numbers, one or one for each channel", lambda x: _is_numbers(x) and min(x) > 0
+    ),
     "model.name": _part("resnet18", tuple(parts.ENCODER.known)),
     "model.head": _part("projection", tuple(parts.HEAD.known)),
     "loss.name": _part("simclr", tuple(parts.LOSS.known)),
@@ -101,12 +109,12 @@ def _view_fields() -> Iterator[tuple[str, Field]]:
 
 
 FIELDS |= dict(_view_fields())
-# Limits on arguments of any part that the part does not check, or checks only when it runs.
+# Limits on arguments of this package's parts, which those check only when they run.
 _LIMITED_ARGUMENTS = {
-    "temperature": _above(None, 0, optional=True),
-    "momentum": _momentum(None, optional=True),
-    "weight_decay": _at_least(None, 0, float, optional=True),
-    "width": _at_least(None, 1, optional=True),
+    "temperature": _above(None, 0),
+    "momentum": _momentum(None),
+    "weight_decay": _at_least(None, 0, float),
+    "width": _at_least(None, 1),
 }
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -165,27 +173,38 @@ def find_field(path: str, config: ConfigDict, own: parts.Own = parts.NONE) -> Fi
 
 
 def _find_argument(kind: parts.Kind, name: str, config: ConfigDict, own: parts.Own) -> Field:
-    taken = parts.arguments(kind, getattr(own, kind.what) or parts.load(kind, parts.named(config, kind)))
-    if "." in name or (name not in taken.defaults and not taken.any_other):
-        known = ", ".join(taken.defaults) or "none"
+    part = getattr(own, kind.what) or parts.load(kind, parts.named(config, kind))
+    taken = parts.arguments(kind, part)
+    path, what = f"config.{kind.kwargs}.{name}", f"{kind.what} {parts.named(config, kind)!r}"
+    if name.partition(".")[0] in kind.passed:
+        raise UsageError(f"{path}: expected an argument that is yours to set; the job passes this one to {what}.")
+    if "." in name:
         raise UsageError(
-            f"config.{kind.kwargs}.{name}: expected a keyword argument of {kind.what} {parts.named(config, kind)!r}, "
-            f"which takes {known}."
+            f"{path}: expected a number, text or a tuple of them, got a dictionary; bind it in a function of your own."
         )
-    return argument_field(name, taken.defaults.get(name))
+    if name not in taken.defaults and not taken.any_other:
+        known = ", ".join(taken.defaults) or "none"
+        raise UsageError(f"{path}: expected a keyword argument of {what}, which takes {known}.")
+    default = taken.defaults.get(name)
+    if name in _LIMITED_ARGUMENTS and any(part is known for known in kind.known.values()):
+        return _LIMITED_ARGUMENTS[name]._replace(optional=default is None)
+    return _argument_field(default, taken.annotations.get(name))
 
 
-def argument_field(name: str, default: Any) -> Field:
-    """The field of a keyword argument of a part.
+_PLAIN: dict[str, type] = {kind.__name__: kind for kind in (bool, int, float, str, tuple)}
 
-    Args:
-      name: the name of the argument.
-      default: its default, which sets the type of the field; other values than numbers, text and tuples allow any type.
-    """
-    if name in _LIMITED_ARGUMENTS:
-        return _LIMITED_ARGUMENTS[name]
-    kind: type = type(default) if isinstance(default, bool | int | float | str | tuple) else object
-    return Field(None, kind, f"a value of type {kind.__name__}" if kind is not object else "a value", optional=True)
+
+def _argument_field(default: Any, annotation: Any) -> Field:
+    """The field of an argument, of the type of its annotation (`int`, `float | None`), else of its default."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    named = {name.strip().partition("[")[0] for name in text.split("|")} - {"None"}
+    kind: Any = _PLAIN.get(named.pop()) if len(named) == 1 else None
+    if kind is None:
+        kind = next((plain for plain in _PLAIN.values() if isinstance(default, plain)), object)
+        kind = numbers.Real if kind is int else kind  # nothing says that 0.5 will not do where the default is 1
+    optional = default is None or "None" in text or kind is object
+    noun = {object: "a value", numbers.Real: "a number"}.get(kind, f"a value of type {kind.__name__}")
+    return Field(None, kind, noun, optional=optional)
 
 
 def set_from_text(config: ConfigDict, path: str, text: str) -> None:
@@ -194,7 +213,7 @@ def set_from_text(config: ConfigDict, path: str, text: str) -> None:
     Args:
       config: the configuration to change.
       path: the path of the field.
-      text: its value; "none" stands for None, and "full" for a contrast_size of 0.
+      text: its value; "none" stands for None where a field may be None, and "full" for a contrast_size of 0.
 
     Raises:
       UsageError: if there is no such field, or its type has no such value.
@@ -227,7 +246,7 @@ def _parse(path: str, text: str, field: Field) -> Any:
         if field.kind in (int, float, str):
             return field.kind(text)
         if path == "log.metrics":
-            return tuple(name for name in text.split(",") if name)
+            return tuple(name.strip() for name in text.split(",") if name.strip() not in ("", "none"))
         value = ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, KeyError):
         if field.kind is object:
@@ -243,11 +262,8 @@ def _set(config: ConfigDict, path: str, value: Any) -> None:
     node = config
     for section in sections:
         node = node[section]
-    if value is None and leaf in node and path not in FIELDS:
-        del node[leaf]
-    elif value is not None or path in FIELDS:
-        with node.ignore_type():
-            node[leaf] = value
+    with node.ignore_type():
+        node[leaf] = value
 
 
 def from_json(text: str) -> ConfigDict:
@@ -285,10 +301,10 @@ def check_type(path: str, value: Any, field: Field) -> None:
       UsageError: if the type is wrong.
     """
     kinds = (int, float) if field.kind is float else (field.kind,)
-    right = isinstance(value, kinds) and not (isinstance(value, bool) and field.kind in (int, float))
+    right = isinstance(value, kinds) and not (isinstance(value, bool) and field.kind in (int, float, numbers.Real))
     if not right and not (value is None and field.optional):
-        kind = field.kind.__name__
-        raise UsageError(f"config.{path}={value!r}: expected a value of type {kind}, got {type(value).__name__}.")
+        noun = "a number" if field.kind is numbers.Real else f"a value of type {field.kind.__name__}"
+        raise UsageError(f"config.{path}={value!r}: expected {noun}, got {type(value).__name__}.")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

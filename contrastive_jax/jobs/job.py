@@ -123,12 +123,12 @@ def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> 
                 f"config.loss.name={config.loss.name!r}: expected a source with labels, {source} has none."
             )
         return
-    counts = np.bincount(labels, minlength=sources.num_classes_of(train) or 0)
-    least = int(np.argmin(counts))
-    if counts[least] < config.evaluation.labels_per_class:
+    classes, counts = np.unique(labels, return_counts=True)
+    rarest = int(np.argmin(counts))
+    if counts[rarest] < config.evaluation.labels_per_class:
         raise UsageError(
             f"config.evaluation.labels_per_class={config.evaluation.labels_per_class}: expected at most the "
-            f"{counts[least]} training images of class {least} of {source}."
+            f"{counts[rarest]} training images of class {classes[rarest]} of {source}."
         )
 
 
@@ -180,7 +180,8 @@ def build(
         encoder_momentum=config.estimator.encoder_momentum,
     )
     with _explain(f"config.optimizer.name={config.optimizer.name!r}, config.loss.name={config.loss.name!r}"):
-        return program, step_lib.init(program, params, model_state)
+        # In the host's memory: the evaluation needs it at the end, the devices do not.
+        return program, jax.tree.map(np.asarray, step_lib.init(program, params, model_state))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,11 +33,12 @@ class Kind(NamedTuple):
     name: str  # the field that names it
     kwargs: str  # the section of its keyword arguments
     known: Mapping[str, Callable[..., Any]]
+    passed: tuple[str, ...] = ()  # the keyword arguments that the job passes itself
 
 
-ENCODER = Kind("encoder", "model.name", "model.kwargs", models.ENCODERS)
-HEAD = Kind("head", "model.head", "model.head_kwargs", models.HEADS)
-LOSS = Kind("loss", "loss.name", "loss.kwargs", LOSSES)
+ENCODER = Kind("encoder", "model.name", "model.kwargs", models.ENCODERS, ("rngs",))
+HEAD = Kind("head", "model.head", "model.head_kwargs", models.HEADS, ("rngs",))
+LOSS = Kind("loss", "loss.name", "loss.kwargs", LOSSES, ("ids", "axis_name", "labels", "keys"))
 OPTIMIZER = Kind("optimizer", "optimizer.name", "optimizer.kwargs", optimizer.OPTIMIZERS)
 KINDS = (ENCODER, HEAD, LOSS, OPTIMIZER)
 
@@ -45,6 +47,7 @@ class Arguments(NamedTuple):
     """The keyword arguments that a part takes."""
 
     defaults: dict[str, Any]  # `inspect.Parameter.empty` if required
+    annotations: dict[str, Any]  # `inspect.Parameter.empty` if there is none
     any_other: bool  # whether it takes others as well (**kwargs)
 
 
@@ -59,7 +62,7 @@ class Own(NamedTuple):
       optimizer: `f(schedule, **kwargs)` that makes an Optax transformation of the learning rate's schedule.
       train: a source of images, see `data.sources`.
       test: another, for the evaluation.
-      metrics: functions of (state, embeddings, batch), see `training.measure`.
+      metrics: functions of (state, embeddings, batch), see `training.measure`; beside those of the configuration.
     """
 
     encoder: Any = None
@@ -99,13 +102,15 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
 def arguments(kind: Kind, part: Callable[..., Any]) -> Arguments:
     """The keyword arguments of a part that a configuration may set: all but those that the job passes itself."""
     if isinstance(part, nnx.Module | optax.GradientTransformation):
-        return Arguments({}, any_other=False)
+        return Arguments({}, {}, any_other=False)
     parameters = list(_signature(part).parameters.values())
     any_other = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if kind is LOSS:
-        return Arguments(contract.hyperparameters(part), any_other)
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return Arguments({p.name: p.default for p in parameters[1:] if p.kind in named and p.name != "rngs"}, any_other)
+        taken = contract.hyperparameters(part)
+    else:
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        taken = {p.name: p.default for p in parameters[1:] if p.kind in named and p.name not in kind.passed}
+    return Arguments(taken, {p.name: p.annotation for p in parameters if p.name in taken}, any_other)
 
 
 def _signature(part: Callable[..., Any]) -> inspect.Signature:
@@ -139,9 +144,10 @@ def resolve(config: ConfigDict, own: Own) -> Own:
         except UsageError as error:
             faults.append(str(error))
     metrics = []
-    for metric in own.metrics or config.log.metrics:
+    given = {_qualified(metric): metric for metric in own.metrics if not isinstance(metric, str)}
+    for name in config.log.metrics:
         try:
-            metrics.append(load_part(metric) if isinstance(metric, str) else metric)
+            metrics.append(given[name] if name in given else load_part(name))
         except UsageError as error:
             faults.append(f"config.log.metrics={error}")
     if faults:
@@ -187,8 +193,8 @@ def record(config: ConfigDict, own: Own) -> tuple[ConfigDict, Own]:
     if own.train is not None:
         config.data.source = _qualified(type(own.train))
     metrics = (own.metrics,) if callable(own.metrics) or isinstance(own.metrics, str) else tuple(own.metrics)
-    if metrics:
-        config.log.metrics = tuple(f if isinstance(f, str) else _qualified(f) for f in metrics)
+    names = [f if isinstance(f, str) else _qualified(f) for f in metrics]
+    config.log.metrics = (*config.log.metrics, *(name for name in names if name not in config.log.metrics))
     return config, own._replace(metrics=metrics)
 
 
@@ -232,12 +238,23 @@ def _to_plain(value: Any) -> Any:
 
 
 def describe_error(error: BaseException) -> str:
-    """Describe in one line what a part raised, with its location unless it is a ValueError."""
+    """Describe in one line what a part raised, with the user's last line on the way unless it is a ValueError."""
     line = " ".join(str(error).split()) or "no more is known"
     if isinstance(error, ValueError):
         return line
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if _is_users(frame.filename)), frames[-1])
     return f"{type(error).__name__}: {line} ({place.filename}, line {place.lineno}, in {place.name})"
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file of a traceback is the user's: neither of this package nor installed."""
+    package, standard = Path(__file__).parents[1], Path(traceback.__file__).parent
+    return (
+        Path(file).suffix == ".py"
+        and not any(within in Path(file).parents for within in (package, standard))
+        and not {"site-packages", "dist-packages"} & set(Path(file).parts)
+    )
 
 
 def name_of(kind: Kind, part: Any) -> str:

@@ -135,8 +135,7 @@ def _trial_faults(config: ConfigDict, loss: Any) -> list[str]:
 
 def objective_of(config: ConfigDict, loss: Any, *, num_instances: int) -> Objective:
     """The objective of a run on a training set of this size."""
-    kwargs = {name: value for name, value in config.loss.kwargs.items() if value is not None}
-    return Objective(loss, kwargs, config.vrns_weight, num_instances, config.loss.learnable)
+    return Objective(loss, dict(config.loss.kwargs), config.vrns_weight, num_instances, config.loss.learnable)
 
 
 def _one_line(error: Exception) -> str:

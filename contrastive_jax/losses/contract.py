@@ -63,6 +63,9 @@ def declare(**needs: Any) -> Callable[[_Loss], _Loss]:
     Args:
       **needs: the fields of `Needs` that differ from their defaults.
 
+    Raises:
+      ValueError: what is learnable includes neither a scale nor a temperature, or both.
+
     Example:
       >>> @contract.declare(labels=True)
       ... def between_classes(u, v, *, labels, ids=None, axis_name=None):
@@ -71,8 +74,15 @@ def declare(**needs: Any) -> Callable[[_Loss], _Loss]:
       True
     """
 
+    needed = Needs(**needs)
+    if needed.learnable and len({"scale", "temperature"} & set(needed.learnable)) != 1:
+        raise ValueError(
+            f"contract.declare: expected either 'scale' or 'temperature' in learnable, got {needed.learnable}: "
+            "what is learnt is the logarithm of the scale of the similarities, perhaps with others beside it."
+        )
+
     def mark(loss: _Loss) -> _Loss:
-        loss.needs = Needs(**needs)  # type: ignore[attr-defined]
+        loss.needs = needed  # type: ignore[attr-defined]
         return loss
 
     return mark

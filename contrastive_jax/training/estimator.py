@@ -90,10 +90,20 @@ def update(
         found = Kept(ids, new_values.keys, new_values.returned)
         whole = jax.tree.map(lambda x: gather_in_order(x, positions, axis_name), found)
         moved["memory"] = memory.update(state["memory"], whole)
+        _check_alike(program.objective.name, state["memory"], moved["memory"])
     if program.encoder_momentum is not None:
         params = optax.incremental_update(model_params, state["encoder_params"], 1 - program.encoder_momentum)
         moved |= {"encoder_params": params, "encoder_state": new_values.encoder_state}
     return moved
+
+
+def _check_alike(name: str, before: State, after: State) -> None:
+    """Refuse a memory that a step changes in structure, shape or dtype: the next step could not take it."""
+    described = [jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", x) for x in (before, after)]
+    if described[0] != described[1]:
+        raise ValueError(
+            f"loss {name!r}: expected its memory's update to return {described[0]} as init does, got {described[1]}."
+        )
 
 
 def gather_in_order(x: jax.Array, positions: np.ndarray, axis_name: spmd.AxisName) -> jax.Array:

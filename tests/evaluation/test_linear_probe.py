@@ -62,6 +62,15 @@ def test_few_label_probe_agrees_with_scikit_learn(digits):
     assert result.standard_deviation == pytest.approx(np.std(result.accuracies))
 
 
+def test_few_label_probe_counts_the_classes_that_occur(digits):
+    train, labels, test, test_labels = digits
+    few = {"draws": 2, "steps": 20}
+    apart = few_label_probe(train, labels * 2 + 1, test, test_labels * 2 + 1, num_classes=20, **few)
+    assert apart.accuracy > 0.5
+    with pytest.raises(UsageError, match="got 3 of class 11"):
+        few_label_probe(train[:3], np.full(3, 11), test, test_labels, num_classes=20, **few)
+
+
 def test_few_label_draws_depend_on_the_seed_alone(digits):
     few = dict(num_classes=10, steps=20)
     assert few_label_probe(*digits, **few) == few_label_probe(*digits, **few)

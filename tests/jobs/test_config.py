@@ -9,7 +9,7 @@ from configs import cifar10, cifar100, digits, fashion_mnist, folder, imagenet10
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
-from contrastive_jax.jobs import run
+from contrastive_jax.jobs import run, validation
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.training import objective
@@ -136,6 +136,8 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
             {"data.source": "tfds:cifar10", "data.directory": "/nowhere"},
             r"not prepared.*pip install.*download_and_prep",
         ),
+        ({"seed": 2**32}, "config.seed=4294967296: expected a whole number from 0 to 4294967295"),
+        ({"data.mean": ("a",)}, r"config.data.mean=\('a',\): expected numbers, one or one for each channel"),
         ({"batch_size": 60}, "config.batch_size=60: expected a multiple of the 8 devices"),
         ({"contrast_size": 24}, "config.contrast_size=24: expected a divisor of config.batch_size=64"),
         ({"contrast_size": 100}, "config.contrast_size=100: expected a multiple of the 8 devices"),
@@ -278,8 +280,41 @@ def test_nested_tuples_come_back_from_json():
 
 def test_arguments_are_not_nested():
     given = config(**{"loss.name": "tests.jobs.own_parts:anything"})
-    with pytest.raises(UsageError, match=r"config.loss.kwargs.a.b: expected a keyword argument"):
+    with pytest.raises(UsageError, match=r"config.loss.kwargs.a.b: expected .*, got a dictionary"):
         config_lib.set_from_text(given, "loss.kwargs.a.b", "3")
+
+
+def test_arguments_of_a_part_of_ones_own_have_its_types_and_no_limits_of_ours():
+    given = config(**{"loss.name": "tests.jobs.own_parts:typed"})
+    for name, text, value in [
+        ("temperature", "0.5", 0.5),
+        ("temperature", "-2", -2),
+        ("width", "none", None),
+        ("mode", "none", "none"),
+        ("others", "none", None),
+    ]:
+        config_lib.set_from_text(given, f"loss.kwargs.{name}", text)
+        assert given.loss.kwargs[name] == value
+    assert not list(validation.field_faults(given))
+    assert config_lib.from_json(given.to_json()).loss.kwargs.to_dict() == given.loss.kwargs.to_dict()
+    for name, text, expected in [("temperature", "warm", "number"), ("width", "0.5", "value of type int")]:
+        with pytest.raises(UsageError, match=rf"config.loss.kwargs.{name}={text}: expected a {expected}"):
+            config_lib.set_from_text(given, f"loss.kwargs.{name}", text)
+
+
+@pytest.mark.parametrize("name", ["ids", "axis_name", "labels"])
+def test_arguments_that_the_job_passes_are_not_set(name):
+    given = config(**{"loss.name": "tests.jobs.own_parts:anything"})
+    with pytest.raises(UsageError, match=rf"config.loss.kwargs.{name}: expected an argument that is yours to set"):
+        config_lib.set_from_text(given, f"loss.kwargs.{name}", "3")
+
+
+def test_names_of_metrics_may_be_separated_by_spaces_or_cleared():
+    given = config()
+    config_lib.set_from_text(given, "log.metrics", "a.b:c, d.e:f")
+    assert given.log.metrics == ("a.b:c", "d.e:f")
+    config_lib.set_from_text(given, "log.metrics", "none")
+    assert given.log.metrics == ()
 
 
 def test_unknown_fields_are_named_with_their_neighbours():

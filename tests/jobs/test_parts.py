@@ -123,6 +123,35 @@ def test_what_is_no_part_is_refused(tmp_path):
     assert job_lib.prepare(config(), tmp_path, own=parts.Own(encoder=module)).program.dimensions == 16
 
 
+def test_metrics_from_python_stand_beside_those_of_the_configuration(tmp_path):
+    given = config(**{"log.metrics": (f"{HERE}:spread",)})
+    job = job_lib.prepare(given, tmp_path, own=parts.Own(metrics=own_parts.largest_id))
+    assert job.config.log.metrics == (f"{HERE}:spread", f"{HERE}:largest_id")
+    again = job_lib.prepare(job.config, tmp_path, own=parts.Own(metrics=own_parts.largest_id))
+    assert list(job.program.metrics) == list(again.program.metrics) == ["distribution", "spread", "largest_id"]
+
+
+@pytest.mark.parametrize("labels", [np.arange(64) % 4 * 2, np.arange(64) % 4 + 1], ids=["gaps", "from one"])
+def test_only_the_classes_that_occur_need_examples(labels, tmp_path):
+    train = sources.ArraySource(np.zeros((64, 8, 8), np.uint8), labels)
+    assert job_lib.prepare(config(), tmp_path, own=parts.Own(train=train)).config.evaluation.labels_per_class == 5
+    train = sources.ArraySource(np.zeros((64, 8, 8), np.uint8), np.where(np.arange(64) < 3, 9, labels))
+    with pytest.raises(UsageError, match="labels_per_class=5: expected at most the 3 training images of class 9"):
+        job_lib.prepare(config(), tmp_path, own=parts.Own(train=train))
+
+
+def test_an_error_is_said_with_the_last_line_of_ones_own(tmp_path):
+    def of_the_library(schedule):
+        return optax.chain(*schedule.no_such_attribute)
+
+    def deep(schedule):
+        return json.loads({})
+
+    for given in (of_the_library, deep):
+        with pytest.raises(UsageError, match=rf"test_parts.py, line \d+, in {given.__name__}\)"):
+            job_lib.prepare(config(), tmp_path, own=parts.Own(optimizer=given))
+
+
 def test_a_named_loss_given_from_python_has_its_name(tmp_path):
     own = parts.Own(loss=functools.partial(losses.dhel, temperature=0.3, form="sum"))
     used = job_lib.prepare(config(), tmp_path, own=own).config
@@ -140,11 +169,13 @@ def test_another_model_than_the_run_began_with_is_refused(tmp_path):
     """The code of a part may change without its name."""
     given = config(batch_size=16)
     built = [own_parts.Encoder((8, 8, 1), width=width, rngs=nnx.Rngs(0)) for width in (6, 7)]
-    train(given, tmp_path, 1, own=parts.Own(encoder=built[0]))
+    train(given, tmp_path, 1, own=parts.Own(encoder=built[0], optimizer=lambda schedule: optax.sgd(schedule)))
     with pytest.raises(UsageError, match=r"checkpoints/1: expected the model that the run began with, whose .*Restore"):
-        train(given, tmp_path, 2, own=parts.Own(encoder=built[1]))
+        train(given, tmp_path, 2, own=parts.Own(encoder=built[1], optimizer=lambda schedule: optax.sgd(schedule)))
+    with pytest.raises(UsageError, match=r"checkpoints/1: expected the model that .*arrays of other names. Restore"):
+        train(given, tmp_path, 2, own=parts.Own(encoder=built[0], optimizer=lambda schedule: optax.sgd(schedule, 0.9)))
     assert not (tmp_path / "damaged").exists()
-    train(given, tmp_path, 2, own=parts.Own(encoder=built[0]))
+    train(given, tmp_path, 2, own=parts.Own(encoder=built[0], optimizer=lambda schedule: optax.sgd(schedule)))
 
 
 def test_a_scalar_type_is_recorded_by_its_name(tmp_path):

@@ -52,6 +52,23 @@ def test_devices_change_nothing(encoder, parallelism, devices):
         np.testing.assert_array_equal(a["distribution"].cross_view.count, COUNT * (COUNT - 1))
 
 
+def test_a_loop_that_starts_from_zeros_trains_on_many_devices():
+    """shard_map's check refuses the loop, and on JAX 0.12.0 the gradient of the GELU; the numbers are right."""
+    one_step, one_state, one = take_steps(own_parts.Recurrent)
+    step, state, many = take_steps(own_parts.Recurrent, devices=jax.devices()[:4])
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, read(step, state), read(one_step, one_state))
+    np.testing.assert_allclose([x["loss"] for x in many], [x["loss"] for x in one], rtol=1e-5)
+
+
+def test_numbers_that_differ_between_devices_are_refused():
+    def of_this_device(state, embeddings, batch, *, axis_name):
+        return embeddings.mean()
+
+    with pytest.raises(ValueError, match="require replication"):
+        take_steps(devices=jax.devices()[:2], metrics=[of_this_device], steps=1)
+
+
 def test_dropout_draws_anew_at_every_step_and_is_seeded():
     alike = {
         name: take_steps(seed=seed, steps=2, batch={"id": np.arange(COUNT)})[2] for name, seed in (("a", 0), ("b", 0))
@@ -126,6 +143,24 @@ def test_a_loss_of_ones_own_may_need_labels():
     assert metrics["loss"] == metrics["between_classes"] and "distribution" not in metrics
     with pytest.raises(ValueError, match=r"expected 'label' \[32\], which loss 'between_classes' needs, got.*'image'"):
         take_steps(loss=between_classes, steps=1)
+
+
+def test_a_memory_keeps_its_shapes():
+    memory = contract.Memory(init=lambda _: {"keys": jnp.zeros((4, 6))}, update=lambda state, kept: {"keys": kept.keys})
+
+    @contract.declare(memory=memory)
+    def forgetful(u, v, *, ids=None, axis_name=None):
+        return losses.simclr(u, v, ids=ids, axis_name=axis_name)
+
+    message = r"'forgetful': expected its memory's update to return {'keys': 'float32\[4, 6\]'}.*got.*\[32, 6\]"
+    with pytest.raises(ValueError, match=message):
+        take_steps(loss=forgetful, num_instances=COUNT, dimensions=6, steps=1)
+
+
+@pytest.mark.parametrize("learnable", [("margin",), ("scale", "temperature")])
+def test_what_a_loss_learns_is_a_scale_or_a_temperature(learnable):
+    with pytest.raises(ValueError, match=r"contract.declare: expected either 'scale' or 'temperature' in learnable"):
+        contract.declare(learnable=learnable)
 
 
 @pytest.mark.parametrize(

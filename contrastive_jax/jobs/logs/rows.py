@@ -143,8 +143,10 @@ class StepLog:
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint32).tobytes())
         if row["step"] % self._tensorboard_every == 0:
+            # TensorBoard has the step itself, and the counts in its histograms.
+            counts = tuple(f"{kind}_count" for kind in KINDS)
             scalars = {
-                name: x for name, x in row.items() if name not in ("step", "epoch") and not name.endswith("_count")
+                name: x for name, x in row.items() if name not in ("step", "epoch") and not name.endswith(counts)
             }
             self._events.write(row["step"], {**scalars, "images_per_second": images_per_second}, distribution)
 

@@ -17,7 +17,10 @@ from contrastive_jax.errors import DamagedError, UsageError
 from contrastive_jax.jobs.machine import processes, storage
 from contrastive_jax.training.step import TrainState
 
-_ITEM, _DIGEST = "state", "sha256"
+_ITEM, _DIGEST, _STRUCTURE = "state", "sha256", "sha256 of the names of the arrays"
+
+
+_RESTORE_CODE = "Restore the code of the encoder, the head, the loss or the optimizer, or give another workdir."
 
 
 class Checkpoints:
@@ -59,8 +62,9 @@ class Checkpoints:
           OSError, ValueError: if the previous checkpoint could not be written.
         """
         state = jax.tree.map(np.asarray, state)
+        metadata = {_DIGEST: digest(state), _STRUCTURE: _digest_names(state)}
         saved = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
-        self._manager.save(int(state.step), args=saved, custom_metadata={_DIGEST: digest(state)})
+        self._manager.save(int(state.step), args=saved, custom_metadata=metadata)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is on disk.
@@ -82,6 +86,7 @@ class Checkpoints:
 
         Raises:
           DamagedError: if the files cannot be read as a state like `like`, or the state differs from the saved one.
+          UsageError: if it is the checkpoint of another model, loss or optimizer.
           OSError, ValueError: if the machine refuses to read it (see `storage.find_refusal`).
         """
         step = self.latest_step if step is None else step
@@ -89,12 +94,13 @@ class Checkpoints:
         try:
             wanted = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
             state = self._manager.restore(step, args=wanted)[_ITEM]
-            saved = (self._manager.metadata(step).custom_metadata or {}).get(_DIGEST)
+            saved = self._read_metadata(step).get(_DIGEST)
         except MemoryError:
             raise
         except Exception as error:  # damaged files make Orbax raise errors of any type
             if storage.find_refusal(error) is not None:
                 raise
+            self._compare_structure(step, like)
             line = (str(error).strip() or "no message").splitlines()[0]
             raise DamagedError(f"{type(error).__name__}: {line[:200]}") from error
         if saved is None:
@@ -105,6 +111,22 @@ class Checkpoints:
             raise DamagedError(f"expected the arrays that were saved, got others: their {_DIGEST} differs")
         _compare_shapes(state, like, self._directory / str(step))
         return state
+
+    def _read_metadata(self, step: int | None) -> dict[str, Any]:
+        return self._manager.metadata(step).custom_metadata or {}
+
+    def _compare_structure(self, step: int | None, like: TrainState) -> None:
+        """Refuse a checkpoint whose arrays have other names than those of `like`, if its metadata can be read."""
+        names = _digest_names(like)
+        try:
+            saved = self._read_metadata(step).get(_STRUCTURE, names)
+        except Exception:  # damaged, too
+            return
+        if saved != names:
+            raise UsageError(
+                f"{self._directory / str(step)}: expected the model that the run began with, got one whose state has "
+                f"arrays of other names. {_RESTORE_CODE}"
+            )
 
     def resume(self, like: TrainState, *, max_step: int) -> TrainState | None:
         """Read the newest undamaged checkpoint of at most `max_step` steps.
@@ -177,8 +199,7 @@ def _compare_shapes(state: Any, like: Any, where: Path) -> None:
             name = jax.tree_util.keystr(path)
             raise UsageError(
                 f"{where}: expected the model that the run began with, whose {name} is {theirs.dtype}"
-                f"{list(np.shape(theirs))}, got {ours.dtype}{list(np.shape(ours))}. Restore the code of the encoder, "
-                "the head, the loss or the optimizer, or give another workdir."
+                f"{list(np.shape(theirs))}, got {ours.dtype}{list(np.shape(ours))}. {_RESTORE_CODE}"
             )
 
 
@@ -197,6 +218,11 @@ def digest(state: Any) -> str:
         found.update(f"{jax.tree_util.keystr(path)} {x.dtype} {x.shape};".encode())
         found.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
+
+
+def _digest_names(state: Any) -> str:
+    paths = (jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(state)[0])
+    return hashlib.sha256(";".join(paths).encode()).hexdigest()
 
 
 def _find_free_path(folder: Path, name: str) -> Path:

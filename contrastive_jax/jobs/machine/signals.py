@@ -52,7 +52,7 @@ class Watch:
             os.kill(os.getpid(), signal.SIGTERM)  # JAX's handler takes it
         else:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        print(f"{signal.Signals(signum).name}: saving after this step; send it again to end at once.", file=sys.stderr)
+        _say(f"{signal.Signals(signum).name}: saving after this step; send it again to end at once.")
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def exit_on_signal(step: int) -> Iterator[None]:
 
     def end(signum: int, _: FrameType | None) -> None:
         stopped = make_interruption(signum, step)
-        print(stopped, file=sys.stderr, flush=True)
+        _say(str(stopped))
         os._exit(stopped.status)
 
     # JAX's own handler, in a job of several processes, reads as None. All processes but the first wait in C++, where
@@ -99,6 +99,14 @@ def exit_on_signal(step: int) -> Iterator[None]:
     finally:
         for signum in heard:
             signal.signal(signum, signal.SIG_DFL)
+
+
+def _say(line: str) -> None:
+    """Print a line from a signal handler, which may have interrupted a print: Python allows no print within another."""
+    try:
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
+    except (OSError, ValueError):  # a stderr without a file, as in a notebook
+        print(line, file=sys.stderr, flush=True)
 
 
 def _is_main_thread() -> bool:
