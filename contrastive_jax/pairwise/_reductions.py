@@ -3,13 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _blockwise, _dense, shared
+from contrastive_jax.pairwise import _blockwise, _checks, _dense, shared
 
 
 @explicit_axes.accept(out_axis=0)
@@ -107,8 +105,9 @@ def logsumexp_both_ways(
       ((2,), (3,))
     """
     function = "pairwise.logsumexp_both_ways"
-    _check(function, anchors, candidates, axis_name, implementation, block_size)
-    ids = _check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
+    _checks.check_matrices(function, anchors, candidates)
+    _checks.check_options(function, axis_name, implementation, block_size)
+    ids = _checks.check_both_ids(function, anchors, candidates, anchor_ids, candidate_ids)
     implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     options: dict[str, Any] = {"scale": scale, "anchor_ids": ids[0], "candidate_ids": ids[1]}
     if implementation != "dense":
@@ -192,8 +191,9 @@ def _prepare(
     block_size: int | None,
 ) -> tuple[Any, jax.Array, dict[str, Any]]:
     """The engine that computes, the candidates, gathered unless they travel, and the engine's other arguments."""
-    _check(function, anchors, candidates, axis_name, implementation, block_size)
-    ids = _check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
+    _checks.check_matrices(function, anchors, candidates)
+    _checks.check_options(function, axis_name, implementation, block_size)
+    ids = _checks.check_both_ids(function, anchors, candidates, anchor_ids, candidate_ids)
     implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     travel = implementation == "ring"
     if not travel:
@@ -208,54 +208,3 @@ def _prepare(
 
 def _gather(rows: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName) -> tuple[jax.Array, jax.Array | None]:
     return spmd.gather(rows, axis_name), None if ids is None else spmd.gather(ids, axis_name)
-
-
-def _check(
-    function: str,
-    anchors: jax.Array,
-    candidates: jax.Array,
-    axis_name: spmd.AxisName,
-    implementation: str | None,
-    block_size: int | None,
-) -> None:
-    if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
-        raise ValueError(
-            f"{function}: expected anchors [m, d] and candidates [n, d], "
-            f"got shapes {anchors.shape} and {candidates.shape}."
-        )
-    if not jnp.issubdtype(anchors.dtype, jnp.floating) or not jnp.issubdtype(candidates.dtype, jnp.floating):
-        raise ValueError(
-            f"{function}: expected anchors and candidates of a float dtype, got {anchors.dtype} and {candidates.dtype}."
-        )
-    shared.check_implementation(function, implementation, axis_name)
-    if block_size is not None and (block_size < 1 or implementation == "dense"):
-        raise ValueError(
-            f"{function}: expected a block_size of at least 1, for implementation 'blockwise' or 'ring', "
-            f"got {block_size} with {implementation!r}."
-        )
-
-
-def _check_ids(
-    function: str,
-    anchors: jax.Array,
-    candidates: jax.Array,
-    anchor_ids: ArrayLike | None,
-    candidate_ids: ArrayLike | None,
-) -> tuple[jax.Array | None, jax.Array | None]:
-    """Both ids in a dtype that holds all their values; the same array where they are given as the same array."""
-    if anchor_ids is None and candidate_ids is None:
-        return None, None
-    if anchor_ids is None or candidate_ids is None:
-        missing = "anchor_ids" if anchor_ids is None else "candidate_ids"
-        raise ValueError(f"{function}: expected both anchor_ids and candidate_ids, or neither, got no {missing}.")
-    a = shared.check_ids(function, "anchor_ids", anchor_ids, anchors.shape[:1])
-    if candidate_ids is anchor_ids and len(anchors) == len(candidates):
-        return a, a
-    c = shared.check_ids(function, "candidate_ids", candidate_ids, candidates.shape[:1])
-    common = np.promote_types(a.dtype, c.dtype)
-    if not np.issubdtype(common, np.integer) or jax.dtypes.canonicalize_dtype(common) != common:
-        raise ValueError(
-            f"{function}: expected anchor_ids and candidate_ids of dtypes that one integer dtype holds, "
-            f"got {a.dtype} and {c.dtype}; convert both to int32."
-        )
-    return a.astype(common), c.astype(common)
