@@ -87,20 +87,18 @@ def mean_square(
     shared.check_implementation(f"losses.{name}", implementation, axis_name, known=known)
     everyone, dimensions = len(pairs.u) * spmd.axis_size(axis_name), pairs.u.shape[1]
     if implementation == "moments" or (implementation is None and everyone >= 2 * dimensions):
-        numbers = {} if ids is None else {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids}
-        squares = pairwise.moments(pairs.u, pairs.v, shift=shift, axis_name=axis_name, **numbers).squares
-        if ids is None:
-            squares = pairwise.clip_below_zero(squares - jnp.square(pairs.positive - shift))
-    else:
-        squares = pairwise.total(
-            lambda s: jnp.square(s - shift),
-            pairs.u,
-            pairs.v,
-            anchor_ids=pairs.ids,
-            candidate_ids=pairs.ids,
-            axis_name=axis_name,
-            implementation=implementation,
-        )
+        numbered = {"paired": True} if ids is None else {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids}
+        found = pairwise.moments(pairs.u, pairs.v, shift=shift, axis_name=axis_name, **numbered)
+        return found.squares / jnp.maximum(found.number, 1)
+    squares = pairwise.total(
+        lambda s: jnp.square(s - shift),
+        pairs.u,
+        pairs.v,
+        anchor_ids=pairs.ids,
+        candidate_ids=pairs.ids,
+        axis_name=axis_name,
+        implementation=implementation,
+    )
     return squares / jnp.maximum(negatives_per_anchor(pairs, ids, axis_name), 1)
 
 

@@ -1,7 +1,6 @@
 """The engine: for each anchor, a reduction over all of its negatives."""
 
 from contrastive_jax.pairwise._moments import Moments as Moments
-from contrastive_jax.pairwise._moments import clip_below_zero as clip_below_zero
 from contrastive_jax.pairwise._moments import moments as moments
 from contrastive_jax.pairwise._numerics import finite_exp as finite_exp
 from contrastive_jax.pairwise._numerics import normalize as normalize

@@ -38,6 +38,7 @@ def moments(
     shift: float | jax.Array = 0.0,
     anchor_ids: ArrayLike | None = None,
     candidate_ids: ArrayLike | None = None,
+    paired: bool = False,
     axis_name: spmd.AxisName = None,
 ) -> Moments:
     r"""First and second moment of each anchor's similarities to its negatives, in time linear in their number.
@@ -61,17 +62,18 @@ def moments(
       anchor_ids: [m] int instance ids of the anchors.
       candidate_ids: [n] int instance ids of the candidates; a candidate with the id of an anchor is not its negative.
         Without ids every candidate is a negative.
+      paired: in place of ids that all differ: candidate i is no negative of anchor i, and all others are.
       axis_name: compare against the candidates of all devices along this mapped axis.
 
     Returns:
       `Moments` of [m] float32 (float64 for float64 input), 0 for an anchor without a negative.
 
     Raises:
-      ValueError: as `total`.
+      ValueError: as `total`; paired together with ids, or where m and n differ.
 
     Example:
       >>> anchors = jnp.eye(3)
-      >>> pairwise.moments(anchors, anchors + 1, anchor_ids=jnp.arange(3), candidate_ids=jnp.arange(3)).squares
+      >>> pairwise.moments(anchors, anchors + 1, paired=True).squares
       Array([2., 2., 2.], dtype=float32)
 
     References:
@@ -81,8 +83,14 @@ def moments(
     ids = _checks.check_both_ids("pairwise.moments", anchors, candidates, anchor_ids, candidate_ids)
     dtype = shared.accumulation_dtype(anchors.dtype, candidates.dtype)
     anchors, candidates, shift = (jnp.asarray(x, dtype) for x in (anchors, candidates, shift))
+    if paired and (ids[0] is not None or len(anchors) != len(candidates)):
+        raise ValueError(
+            f"pairwise.moments: expected paired anchors and candidates of the same number and without ids, got "
+            f"{len(anchors)} and {len(candidates)}{'' if ids[0] is None else ' with ids'}."
+        )
     if ids[0] is None or ids[1] is None:
-        return _over_all(anchors, candidates, shift, axis_name)
+        everyone = _over_all(anchors, candidates, shift, axis_name)
+        return _subtract_partners(everyone, anchors, candidates, shift) if paired else everyone
     runs = _find_runs(ids[0], ids[1])
     others = spmd.gather(ids[1], axis_name)
     equal = runs.length if axis_name is None else _find_runs(ids[0], others).length
@@ -164,9 +172,14 @@ def _subtract_runs(
         left = subtract(left, jnp.where(runs.partner >= 0, s, 0))
     has_others = jnp.any(runs.length > (runs.partner >= 0).astype(runs.length.dtype))
     left = lax.cond(sequential.all_agree(~has_others), lambda x: x, subtract_others, left)
-    return left[0], clip_below_zero(left[1])
+    return left[0], _clip_below_zero(left[1])
 
 
-def clip_below_zero(x: jax.Array) -> jax.Array:
+def _subtract_partners(everyone: Moments, anchors: jax.Array, candidates: jax.Array, shift: jax.Array) -> Moments:
+    s = jnp.sum(anchors * candidates, axis=-1) - shift
+    return Moments(everyone.number - 1, everyone.total - s, _clip_below_zero(everyone.squares - jnp.square(s)))
+
+
+def _clip_below_zero(x: jax.Array) -> jax.Array:
     """A sum of squares that rounding has made negative is 0; a NaN stays one."""
     return jnp.where(x < 0, 0, x)
