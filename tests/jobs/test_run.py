@@ -19,7 +19,7 @@ from contrastive_jax.jobs import evaluate, run
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
-from tests.jobs.support import config, train
+from tests.jobs.support import MLP, QUICK, as_options, config, drawing, flags, small, train
 
 STEPS_PER_EPOCH = 1437 // 64
 
@@ -31,7 +31,7 @@ def negatives(m):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A whole run of the smoke preset, set up once: its workdir and summary."""
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.numpy_dtype_promotion("standard"), drawing(True):
         workdir = tmp_path_factory.mktemp("finished")
         return workdir, run.run(config(), workdir)
 
@@ -138,7 +138,8 @@ def test_the_similarities_are_those_of_all_pairs_of_training_images(finished):
 
 def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluate, "MAX_TRAINING_PAIRS", 100)
-    summary = run.run(config(**{"log.distribution": False, "evaluation.raw_pixels": False}), tmp_path, steps=1)
+    with drawing(True):
+        summary = run.run(small(**QUICK, **{"log.distribution": False}), tmp_path, steps=1)
     assert summary["steps"] == 1 and summary["steps_of_the_whole_run"] == 2 * STEPS_PER_EPOCH
     assert summary["training_set_similarity"]["pairs"] == 100
     assert summary["training_set_similarity"]["trained encoder"]["cross_view"]["count"] == 100 * 99
@@ -215,7 +216,7 @@ def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum, whil
     with pytest.raises(
         Interrupted, match=f"stopped after step {ends_after}; run the same command to resume"
     ) as stopped:
-        train(config(**{"checkpoint.every": 1000}), tmp_path, 5)
+        train(small(**{"checkpoint.every": 1000}), tmp_path, 5)
     assert stopped.value.status == 128 + signum
     assert signal.getsignal(signum) == before
     assert len(logs.read_rows(tmp_path / "metrics.jsonl")) == ends_after
@@ -232,7 +233,7 @@ def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "wait", be_asked_and_wait)
     with pytest.raises(Interrupted, match="SIGTERM: stopped after step 2"):
-        train(config(), tmp_path, 2)
+        train(small(), tmp_path, 2)
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
         assert checkpoints.latest_step == 2
 
@@ -240,10 +241,10 @@ def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_evaluation(tmp_path, signum):
     """By the command itself: a handler's exception may get lost."""
-    train(config(), tmp_path, 1)
+    train(small(), tmp_path, 1)
     command = [sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
-    flags = os.environ | {"XLA_FLAGS": ""}
-    process = subprocess.Popen([*command, "--steps=1"], env=flags, stderr=subprocess.PIPE, text=True)
+    options = {"env": os.environ | {"XLA_FLAGS": flags(devices=1)}, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, *as_options(MLP), "--steps=1"], **options)
     while "Evaluating untrained encoder" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signum)
@@ -254,14 +255,14 @@ def test_a_signal_ends_the_evaluation(tmp_path, signum):
 
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path):
-    train(config(), tmp_path, 2)
+    train(small(), tmp_path, 2)
     with pytest.raises(UsageError, match=f"--steps=1: expected at least 2, the steps that {tmp_path} has"):
-        run.run(config(), tmp_path, steps=1)
+        run.run(small(), tmp_path, steps=1)
 
 
 def test_a_run_goes_on_on_another_number_of_devices(tmp_path, monkeypatch):
     """At a learning rate at which a difference of rounding stays one, see test_step."""
-    job_config = config(**{"optimizer.learning_rate": 1e-4, "optimizer.warmup_epochs": 0.0})
+    job_config = small(**{"optimizer.learning_rate": 1e-4, "optimizer.warmup_epochs": 0.0})
 
     def train_on(devices, workdir, steps):
         monkeypatch.setattr(spmd, "devices", lambda: jax.devices()[:devices])
@@ -283,7 +284,7 @@ def test_a_run_goes_on_on_another_number_of_devices(tmp_path, monkeypatch):
 def test_what_is_not_finite_is_never_saved(tmp_path, every):
     """At this learning rate a finite gradient makes parameters that are not."""
     overrides = {"optimizer.learning_rate": 1e12, "optimizer.warmup_epochs": 0.0, "checkpoint.every": every}
-    job_config = config(**overrides)
+    job_config = small(**overrides)
     with pytest.raises(NonFiniteError, match=r"step \d+: expected finite numbers, got loss") as error:
         run.run(job_config, tmp_path)
     job = job_lib.prepare(job_config, tmp_path)
