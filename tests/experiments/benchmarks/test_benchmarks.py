@@ -4,7 +4,7 @@ import pytest
 
 from configs import smoke
 from contrastive_jax.data import sources
-from experiments.benchmarks import convolution, losses, ring, training
+from experiments.benchmarks import convolution, losses, moments, ring, training
 
 
 @pytest.fixture
@@ -46,6 +46,14 @@ def test_the_ring_holds_less_and_has_the_same_value():
     )
     assert of_ring == pytest.approx(value, rel=1e-5)
     assert less < megabytes and len(times) == 1
+
+
+def test_moments_are_as_exact_as_all_pairs(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["moments", "--sizes=512", "--alone=512", "--repeats=1"])
+    assert moments.main() == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["blockwise", "moments", "moments, ids", "moments"]
+    assert all(float(error) < 1e-5 for row in rows for error in row[-2:])
 
 
 def test_both_forms_of_a_convolution(monkeypatch, capsys):
