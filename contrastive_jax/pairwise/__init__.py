@@ -1,5 +1,7 @@
 """The engine: for each anchor, a reduction over all of its negatives."""
 
+from contrastive_jax.pairwise._moments import Moments as Moments
+from contrastive_jax.pairwise._moments import moments as moments
 from contrastive_jax.pairwise._numerics import finite_exp as finite_exp
 from contrastive_jax.pairwise._numerics import normalize as normalize
 from contrastive_jax.pairwise._numerics import of_pairs as of_pairs

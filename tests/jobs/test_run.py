@@ -135,6 +135,9 @@ def test_the_similarities_are_those_of_all_pairs_of_training_images(finished):
         assert found["trained encoder"][kind] == pytest.approx(want, rel=1e-3)
         assert found["untrained encoder"][kind]["mean"] != pytest.approx(x.mean(), rel=1e-2)
     assert found["theory_full_batch_negative"] == -1 / 1436
+    whole = {"pairs": 1437, "positive_mean": values["positive"].mean()}
+    whole |= {"negative_mean": values["cross_view"].mean(), "negative_variance": values["cross_view"].var()}
+    assert summary["whole_training_set_similarity"]["trained encoder"] == pytest.approx(whole, rel=1e-3)
 
 
 def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, capsys, monkeypatch):
@@ -148,7 +151,8 @@ def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, ca
         assert set(similarity.files) == {"edges", *(f"training_set_{kind}" for kind in logs.KINDS)}
     assert (tmp_path / "similarity.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
-    assert "| training set, trained | 100 |" in out and "in batch" not in out
+    assert "| training set, trained, a sample | 100 |" in out and "| training set, trained | 1437 |" in out
+    assert "in batch" not in out
 
 
 def test_tensorboard_holds_the_histograms(finished):
