@@ -63,7 +63,7 @@ def evaluate(job: Job, state: TrainState) -> Evaluation:
         scores=scores,
         geometry={name: evaluation.geometry(*embed(x, job.test, MAX_TEST_IMAGES)) for name, x in encoders.items()},
         similarity={
-            name: jax.device_get(describe(*embed(x, job.train, MAX_TRAINING_PAIRS))) for name, x in encoders.items()
+            name: metrics.to_host(describe(*embed(x, job.train, MAX_TRAINING_PAIRS))) for name, x in encoders.items()
         },
     )
 

@@ -95,7 +95,8 @@ def distribution(
         # All devices of a run hold the same sets; one of them counts each set.
         return metrics.select(metrics.similarity_distribution(u, v, ids=ids, num_bins=num_bins), index % run == offset)
 
-    local = metrics.merge(jax.vmap(one)(jnp.arange(sets[0].shape[0]), *sets))
+    each = jax.vmap(one)(jnp.arange(sets[0].shape[0]), *sets)
+    local = metrics.merge(each, max_pairs=b * devices * contrast_size)
     return local if axis_name is None else metrics.merge_devices(local, axis_name)
 
 
