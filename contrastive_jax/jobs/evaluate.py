@@ -65,7 +65,7 @@ def evaluate(job: Job, state: TrainState) -> Evaluation:
     for name, encoder in encoders.items():
         found.geometry[name] = evaluation.geometry(*embed(encoder, job.test, MAX_TEST_IMAGES))
         u, v = embed(encoder, job.train, len(job.train))
-        found.similarity[name] = jax.device_get(describe(u[some], v[some]))
+        found.similarity[name] = metrics.to_host(describe(u[some], v[some]))
         found.whole[name] = _measure_whole(u, v)
     return found
 

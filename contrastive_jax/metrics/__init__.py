@@ -14,3 +14,4 @@ from contrastive_jax.metrics._similarity import merge_devices as merge_devices
 from contrastive_jax.metrics._similarity import select as select
 from contrastive_jax.metrics._similarity import similarity_distribution as similarity_distribution
 from contrastive_jax.metrics._similarity import similarity_edges as similarity_edges
+from contrastive_jax.metrics._similarity import to_host as to_host

@@ -98,7 +98,8 @@ def distribution(
         return metrics.select(metrics.similarity_distribution(u, v, ids=ids, num_bins=num_bins), index % run == offset)
 
     indices = jnp.arange(sets[0].shape[0])
-    local = metrics.merge(sequential.vmap_in_groups(one, (indices, sets), (2 * contrast_size) ** 2))
+    each = sequential.vmap_in_groups(one, (indices, sets), (2 * contrast_size) ** 2)
+    local = metrics.merge(each, max_pairs=b * devices * contrast_size)
     return local if axis_name is None else metrics.merge_devices(local, axis_name)
 
 
