@@ -110,9 +110,8 @@ def _check_same_function(program: Program, state: TrainState, model: Any, config
 
     size, channels = config.data.image_size, model.encoder.first.conv.in_channels
     images = np.random.default_rng(0).normal(size=(8, size, size, channels)).astype(np.float32)
-    ours = np.asarray(
-        models.apply(program.graphdef, state.params.model, state.model_state, jnp.asarray(images), train=True)[0]
-    )
+    params, model_state = jax.tree.map(jnp.asarray, (state.params.model, state.model_state))
+    ours = np.asarray(models.apply(program.graphdef, params, model_state, jnp.asarray(images), train=True)[0])
     with torch.no_grad():
         theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
