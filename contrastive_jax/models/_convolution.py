@@ -20,7 +20,7 @@ Padding = str | Sequence[tuple[int, int]]
 _ENTRY_COST = 18
 # Multiply-adds of a convolution from which the loop over images pays for compiling it, and the smallest map that XLA
 # transposes slowly; measured by the same script with --gradient.
-_LEAST_WORK, _LEAST_MAP = 2**27, 64
+_LEAST_WORK, _LEAST_MAP = 2**27, 16
 
 
 def convolve(

@@ -11,7 +11,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 # Rows of patches that are multiplied at a time: as few as keep the product fast, so that they stay in the cache.
-_ROWS = 1024
+_ROWS = 512
 
 
 def convolve_with_patches(
@@ -73,7 +73,9 @@ def _multiply_patches(
         part = lax.dynamic_slice_in_dim(images, i * share, share)
         part = jnp.pad(part, ((0, 0), *padding, (0, 0)))
         patches = _form_patches(part, kernel.shape[:2], strides, outputs)
-        return lax.dot_general(patches, matrix, (((1,), (1,)), ((), ())), precision=precision)
+        product = lax.dot_general(matrix, patches, (((1,), (1,)), ((), ())), precision=precision)
+        # The barrier keeps XLA from folding the transposition of the cotangent into a slower product.
+        return lax.optimization_barrier(product).T
 
     _, rows = lax.scan(lambda _, i: (None, multiply(images, matrix, i)), None, jnp.arange(len(images) // share))
     return rows.reshape(len(images), *outputs, -1)

@@ -183,7 +183,8 @@ def test_form_is_chosen_by_cost(batch, size, kernel_size, stride, form):
         ((128, 32, 3, 1, 64, 64), "patches"),
         ((128, 32, 1, 2, 64, 128), "patches"),
         ((128, 8, 3, 2, 256, 512), "patches"),
-        ((128, 4, 3, 1, 512, 512), "convolution"),
+        ((128, 4, 3, 1, 512, 512), "patches"),
+        ((128, 3, 3, 1, 512, 512), "convolution"),
         # The digits job: too little work to compile a loop for.
         ((512, 8, 3, 1, 16, 16), "convolution"),
         ((512, 8, 1, 2, 16, 32), "convolution"),
