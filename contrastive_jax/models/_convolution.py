@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from contrastive_jax.models._checks import check_choice
 from contrastive_jax.models._patches import convolve_with_patches
 
 Form = Literal["convolution", "product", "patches"]
-Padding = str | Sequence[tuple[int, int]]
+Numbers = Sequence[tuple[int, int]]
+Padding = str | Numbers
 # What making an entry of the dense kernel costs, and its gradient, in multiply-adds of XLA's slow convolutions on CPUs;
 # measured by experiments/benchmarks/convolution.py.
 _ENTRY_COST = 18
@@ -66,11 +67,15 @@ def convolve(
              [4., 4.]], dtype=float32)
     """
     options.setdefault("dimension_numbers", ("NHWC", "HWIO", "NHWC"))
-    plain = functools.partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
-    forms = {
+    precision = options.get("precision")
+
+    def plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(images, kernel, strides, padding, **options)
+
+    forms: dict[str, Callable[..., jax.Array]] = {
         "convolution": plain,
-        "product": lambda x, w: _multiply(x, w, strides, padding, options.get("precision")),
-        "patches": lambda x, w: convolve_with_patches(plain, x, w, strides, padding, options.get("precision")),
+        "product": lambda x, w: _multiply(x, w, strides, padding, precision),
+        "patches": lambda x, w: convolve_with_patches(plain, x, w, strides, cast("Numbers", padding), precision),
     }
     if implementation is not None:
         check_choice("implementation", implementation, tuple(forms))
