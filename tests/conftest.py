@@ -4,6 +4,7 @@ It needs JAX, pytest and Hypothesis alone, so that the functions can be tested w
 """
 
 import functools
+import gc
 import importlib.metadata
 import os
 import re
@@ -11,9 +12,9 @@ import tempfile
 
 _JAXLIB = tuple(map(int, re.findall(r"\d+", importlib.metadata.version("jaxlib"))[:2]))
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
-if _JAXLIB < (0, 12):  # later ones do not know it, and XLA ends a process for a flag that it does not know
-    # It halves the time that XLA takes to compile for CPUs, of which most of a test consists.
-    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+if _JAXLIB < (0, 12):  # later ones do not know the first, and XLA ends a process for a flag that it does not know
+    # They halve the time that XLA takes to compile for CPUs, of which most of a test consists.
+    _FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 # All by environment variables, so that the processes that tests start have them too.
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -22,7 +23,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests compile the same program: one cache for all workers of this session.
     _CACHE = tempfile.TemporaryDirectory(prefix="contrastive_jax_tests_", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
@@ -75,12 +76,23 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 
 
-def pytest_collection_modifyitems(items):
+COLLECTED = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(config, items):
     """Mark what is slow. It goes first, so that no worker is left alone with it at the end."""
+    config.stash[COLLECTED] = [item.nodeid for item in items]
     for item in items:
         if selection.is_slow(item.nodeid):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish():
+    """Collect garbage seldom: tracing makes many objects that last, and each search goes through all of them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture

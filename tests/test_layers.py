@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path("contrastive_jax")
 LAYERS = (
     ("errors",),
-    ("extras", "parts", "jax_versions", "closures"),
+    ("extras", "parts", "jax_versions", "closures", "sequential"),
     ("explicit_axes", "spmd"),
     ("pairwise",),
     ("theory",),

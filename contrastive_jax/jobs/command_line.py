@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import parts, validation
+from contrastive_jax.jobs.machine import profiler
 
 _EXAMPLE = "for example --config=configs/digits.py --workdir=runs/digits"
 _OVERRIDE = "--config."
@@ -25,6 +26,7 @@ class Options(NamedTuple):
     config: ConfigDict
     workdir: str
     steps: int | None = None
+    profile: range | None = None  # of steps
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,6 +44,7 @@ def _build_parser() -> _Parser:
     parser.add_argument("--config", help="the preset: a file of configs/, or the config.json of a run")
     parser.add_argument("--workdir", help="the folder for the results; an existing one resumes its run")
     parser.add_argument("--steps", type=int, help="stop after this many steps in total, then evaluate as usual")
+    parser.add_argument("--profile", metavar="START:STOP", help="write a profiler trace of these steps to the workdir")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, where a job has several processes")
     parser.add_argument("--num_processes", type=int, help="how many processes the job has")
     parser.add_argument("--process_id", type=int, help="which of them this is, from 0")
@@ -62,9 +65,10 @@ def parse(arguments: Sequence[str]) -> Options:
       3
     """
     rest, overrides, faults = _split_overrides(arguments)
-    given = argparse.Namespace(config=None, workdir=None)
+    given, profile = argparse.Namespace(config=None, workdir=None), None
     try:
         given, unknown = _build_parser().parse_known_args(rest)
+        profile = None if given.profile is None else profiler.parse_span(given.profile)
         faults += [f"{argument!r} is not an option; see --help." for argument in unknown]
     except UsageError as error:
         faults.append(str(error))
@@ -82,7 +86,7 @@ def parse(arguments: Sequence[str]) -> Options:
             faults += [fault for _, fault in validation.field_faults(config) if fault not in faults]
     if config is None or faults:
         raise UsageError("\n".join(faults))
-    return Options(config, given.workdir, given.steps)
+    return Options(config, given.workdir, given.steps, profile)
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
@@ -185,7 +189,7 @@ def _train(options: Options) -> int:
     storage.silence_repeated_errors()
     name = f"process {jax.process_index()}: " if processes.several() else ""
     try:
-        run.run(options.config, options.workdir, steps=options.steps)
+        run.run(options.config, options.workdir, steps=options.steps, profile=options.profile)
     except (UsageError, MissingExtraError) as error:
         return _fail(error, name)
     except Interrupted as stopped:

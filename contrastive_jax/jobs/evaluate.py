@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,8 @@ class Evaluation(NamedTuple):
 
     scores: dict[str, evaluation.Scores]  # empty where the images have no labels
     geometry: dict[str, evaluation.Geometry]  # of the test set
-    similarity: dict[str, metrics.SimilarityDistribution]  # of the training set
+    similarity: dict[str, metrics.SimilarityDistribution]  # of at most `MAX_TRAINING_PAIRS` of the training set
+    whole: dict[str, evaluation.Similarities]  # of the whole training set
 
 
 def trace(job: Job) -> None:
@@ -59,13 +60,20 @@ def evaluate(job: Job, state: TrainState) -> Evaluation:
     print("Measuring the embeddings ...", file=sys.stderr)
     embed = _embedder(job)
     describe = jax.jit(functools.partial(metrics.similarity_distribution, num_bins=job.config.log.num_bins))
-    return Evaluation(
-        scores=scores,
-        geometry={name: evaluation.geometry(*embed(x, job.test, MAX_TEST_IMAGES)) for name, x in encoders.items()},
-        similarity={
-            name: jax.device_get(describe(*embed(x, job.train, MAX_TRAINING_PAIRS))) for name, x in encoders.items()
-        },
-    )
+    some = batches.sample(len(job.train), MAX_TRAINING_PAIRS, seed=job.config.seed)
+    found = Evaluation(scores, {}, {}, {})
+    for name, encoder in encoders.items():
+        found.geometry[name] = evaluation.geometry(*embed(encoder, job.test, MAX_TEST_IMAGES))
+        u, v = embed(encoder, job.train, len(job.train))
+        found.similarity[name] = metrics.to_host(describe(u[some], v[some]))
+        found.whole[name] = _measure_whole(u, v)
+    return found
+
+
+def _measure_whole(u: np.ndarray, v: np.ndarray) -> evaluation.Similarities:
+    negatives = jax.jit(metrics.negative_moments)(u, v)
+    positive = np.einsum("nd,nd->n", u, v).mean(dtype=np.float64)
+    return evaluation.Similarities(len(u), positive.item(), float(negatives.mean), float(negatives.variance))
 
 
 def _without_optimizer(state: TrainState) -> TrainState:
@@ -157,6 +165,7 @@ def summarize(job: Job, found: Evaluation) -> dict[str, Any]:
             **{name: rows.get_moments(distribution) for name, distribution in found.similarity.items()},
             **_optimum(job),
         },
+        "whole_training_set_similarity": {name: row._asdict() for name, row in found.whole.items()},
     }
 
 
@@ -164,22 +173,24 @@ def format_tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
     """Format the results as Markdown tables; the last one includes the last step's similarities, if logged."""
     measured = {}
     if "positive_mean" in last_row:
-        measured["in batch, last step"] = last_row
+        measured["in batch, last step"] = _similarities(last_row)
     for name, label in ((UNTRAINED, "training set, untrained"), (TRAINED, "training set, trained")):
-        measured[label] = rows.flatten_moments(found.similarity[name])
+        measured[label] = found.whole[name]
+        if len(job.train) > MAX_TRAINING_PAIRS:  # the paper's number of pairs
+            measured[f"{label}, a sample"] = _similarities(rows.flatten_moments(found.similarity[name]))
     optimum = _optimum(job)
     similarities = evaluation.format_similarities(
-        {
-            name: evaluation.Similarities(
-                row["positive_count"], row["positive_mean"], row["cross_view_mean"], row["cross_view_variance"]
-            )
-            for name, row in measured.items()
-        },
+        measured,
         negative_optimum=optimum["theory_full_batch_negative"],
         variance_bounds=(optimum["theory_variance_least"], optimum["theory_variance_greatest"]),
     )
     scores = [evaluation.format_scores(found.scores, settings(job))] if found.scores else []
     return "\n\n".join([*scores, evaluation.format_geometry(found.geometry), similarities])
+
+
+def _similarities(row: Mapping[str, Any]) -> evaluation.Similarities:
+    names = ("positive_count", "positive_mean", "cross_view_mean", "cross_view_variance")
+    return evaluation.Similarities(*(row[name] for name in names))
 
 
 def _optimum(job: Job) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from contrastive_jax import metrics
 from contrastive_jax.errors import NonFiniteError
 from contrastive_jax.jobs.job import Job
 from contrastive_jax.jobs.logs import progress
@@ -45,6 +46,10 @@ class Recorder:
         if self._pending is None:
             return
         outputs, self._pending = jax.device_get(self._pending), None
+        outputs = {
+            name: metrics.to_host(x) if isinstance(x, metrics.SimilarityDistribution) else x
+            for name, x in outputs.items()
+        }
         step = self.step - 1
         row = logs.make_row(
             step,

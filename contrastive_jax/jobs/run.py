@@ -20,7 +20,7 @@ from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import evaluate, parts
 from contrastive_jax.jobs.job import Job, prepare
 from contrastive_jax.jobs.logs import pictures, progress, rows, view_pictures
-from contrastive_jax.jobs.machine import environment, files, processes, signals, storage
+from contrastive_jax.jobs.machine import environment, files, processes, profiler, signals, storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.jobs.recorder import Recorder
 from contrastive_jax.jobs.workdir import claim_workdir
@@ -29,7 +29,12 @@ from contrastive_jax.training.state import TrainState
 
 
 def run(
-    config: ConfigDict, workdir: str | os.PathLike[str], *, steps: int | None = None, own: parts.Own = parts.NONE
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    own: parts.Own = parts.NONE,
+    profile: range | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, and write pictures and numbers to `workdir`. A second call resumes the run.
 
@@ -39,6 +44,7 @@ def run(
       steps: stop after so many steps in all, leaving all that a whole run leaves.
       own: an encoder, a head, a loss, an optimiser, data or metrics of your own, in place of those that the
         configuration names; `config.json` records their names, and a run that is resumed must be given them again.
+      profile: steps, counted from 0, of which JAX's profiler writes a trace to the folder `profile` of the workdir.
 
     Returns:
       The content of `summary.json`. Of several processes the first evaluates and writes it, while the others wait.
@@ -53,9 +59,12 @@ def run(
     job = prepare(config, Path(workdir), steps=steps, own=own)
     evaluate.trace(job)
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
+    if profile is not None and profile.stop > stop:
+        asked = f"--profile={profile.start}:{profile.stop}"
+        raise UsageError(f"{asked}: expected steps of this run, which takes {stop}, counted from 0.")
     with storage.explain_refusals(job.workdir), claim_workdir(job):
         with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
-            state, speed = train(job, checkpoints, stop)
+            state, speed = train(job, checkpoints, stop, profile)
         with signals.exit_on_signal(stop):
             if processes.is_first():
                 found = evaluate.evaluate(job, state)
@@ -65,7 +74,9 @@ def run(
         return json.loads((job.workdir / "summary.json").read_text())
 
 
-def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, float | None]:
+def train(
+    job: Job, checkpoints: Checkpoints, stop: int, profile: range | None = None
+) -> tuple[TrainState, float | None]:
     """Take the remaining steps up to `stop`; return the final state and the images per second (None without a step)."""
     logged = rows.count_logged_steps(job.workdir, num_bins=_num_bins(job))
     state = checkpoints.resume(job.initial, max_step=logged)
@@ -87,16 +98,24 @@ def train(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, fl
         if start == stop:
             return state, None
         recorder = Recorder(job, log, bar, checkpoints)
-        state = _take_steps(job, state, stop, recorder, checkpoints, watch)
+        with profiler.Profiler(job.workdir / "profile", profile) as tracer:
+            state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer)
         return state, bar.images_per_second
 
 
 def _take_steps(
-    job: Job, state: TrainState, stop: int, recorder: Recorder, checkpoints: Checkpoints, watch: signals.Watch
+    job: Job,
+    state: TrainState,
+    stop: int,
+    recorder: Recorder,
+    checkpoints: Checkpoints,
+    watch: signals.Watch,
+    tracer: profiler.Profiler,
 ) -> TrainState:
     mapped, start = job.mapped, recorder.step
     placed = mapped.place_state(state)
     for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
+        tracer.before(recorder.step, placed)
         placed, outputs = mapped.step(placed, batch)
         recorder.add(mapped.read(outputs))
         taken = recorder.step

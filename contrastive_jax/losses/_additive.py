@@ -1,7 +1,6 @@
 """The independently additive family (Lee 2025, Definition 3.2): a sum over positives, a sum over negatives."""
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
@@ -58,7 +57,7 @@ def siglip(
     scale = _pairs.scalar("siglip", "scale", scale, pairs.u.dtype)
     bias = _pairs.scalar("siglip", "bias", bias, pairs.u.dtype)
     negatives = pairwise.total(
-        lambda s: jax.nn.softplus(scale * s + bias),
+        lambda s: pairwise.softplus(scale * s + bias),
         pairs.u,
         pairs.v,
         anchor_ids=pairs.ids,
@@ -66,7 +65,7 @@ def siglip(
         axis_name=axis_name,
         implementation=implementation,
     )
-    return jax.nn.softplus(-(scale * pairs.positive + bias)) + negatives
+    return pairwise.softplus(-(scale * pairs.positive + bias)) + negatives
 
 
 @declare()
@@ -88,7 +87,8 @@ def spectral(
       v: [m, d] embeddings of the other view; (u_i, v_i) is a positive pair.
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: how the negatives are reduced, see `pairwise.total`.
+      implementation: `"moments"` takes time and memory linear in m, see `pairwise.moments`, and gathers no embeddings;
+        the others reduce the negatives as `pairwise.total` does. None takes moments from 2d pairs of all devices on.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The mean is over each anchor's own
@@ -107,13 +107,4 @@ def spectral(
       term by 2 and do not normalise the embeddings.
     """
     pairs = _pairs.prepare("spectral", u, v, ids, axis_name)
-    squares = pairwise.total(
-        jnp.square,
-        pairs.u,
-        pairs.v,
-        anchor_ids=pairs.ids,
-        candidate_ids=pairs.ids,
-        axis_name=axis_name,
-        implementation=implementation,
-    )
-    return squares / jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1) - pairs.positive
+    return _pairs.mean_square("spectral", pairs, ids, 0.0, axis_name, implementation) - pairs.positive

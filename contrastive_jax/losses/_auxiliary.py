@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from contrastive_jax import explicit_axes, pairwise, spmd
+from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.losses import _pairs
 
 
@@ -32,7 +32,8 @@ def vrns(
       num_instances: n, the size of the **training set**, not of the batch; at least 2; may be traced.
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
-      implementation: how the negatives are reduced, see `pairwise.total`.
+      implementation: `"moments"` takes time and memory linear in m, see `pairwise.moments`, and gathers no embeddings;
+        the others reduce the negatives as `pairwise.total` does. None takes moments from 2d pairs of all devices on.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its
@@ -54,11 +55,4 @@ def vrns(
         raise ValueError(f"losses.vrns: expected num_instances >= 2 (of the training set), got {num_instances}.")
     pairs = _pairs.prepare("vrns", u, v, ids, axis_name)
     target = -1 / (jnp.asarray(num_instances, pairs.u.dtype) - 1)
-    options = {
-        "anchor_ids": pairs.ids,
-        "candidate_ids": pairs.ids,
-        "axis_name": axis_name,
-        "implementation": implementation,
-    }
-    squares = pairwise.total(lambda s: jnp.square(s - target), pairs.u, pairs.v, **options)
-    return squares / jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1)
+    return _pairs.mean_square("vrns", pairs, ids, target, axis_name, implementation)

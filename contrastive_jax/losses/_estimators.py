@@ -118,14 +118,19 @@ def moco(
     # Every device has the whole queue: it need not travel.
     past["implementation"] = "blockwise" if implementation == "ring" else implementation
 
-    def one_sided(anchors: jax.Array, others: jax.Array) -> jax.Array:
-        negatives = pairwise.logsumexp(anchors, others, scale=scale, implementation=implementation, **options)
+    options |= {"scale": scale, "implementation": implementation}
+    if keys is None:
+        of_u, of_v = pairwise.logsumexp_both_ways(pairs.u, pairs.v, **options)
+    else:
+        of_u, of_v = (pairwise.logsumexp(*x, **options) for x in ((pairs.u, candidates.v), (pairs.v, candidates.u)))
+
+    def one_sided(negatives: jax.Array, anchors: jax.Array, others: jax.Array) -> jax.Array:
         if len(queue):
             in_queue = pairwise.logsumexp(anchors, queue, scale=scale, **past)
             negatives = _pairs.logsumexp(jnp.stack([negatives, in_queue]))
-        return jax.nn.softplus(negatives - jnp.sum(anchors * others, axis=-1) * scale)
+        return jax.nn.softplus(negatives - pairwise.of_pairs(anchors, others) * scale)
 
-    return (one_sided(pairs.u, candidates.v) + one_sided(pairs.v, candidates.u)) / 2
+    return (one_sided(of_u, pairs.u, candidates.v) + one_sided(of_v, pairs.v, candidates.u)) / 2
 
 
 @declare(memory=_AVERAGE_BY_INSTANCE)

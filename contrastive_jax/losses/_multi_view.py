@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
@@ -67,27 +65,19 @@ def multi_view_info_nce(
     """
     if form not in INFO_NCE_FORMS:
         raise ValueError(f"losses.multi_view_info_nce: expected form 'joint' or 'pairwise', got {form!r}.")
-    views, ids = _prepare("multi_view_info_nce", views, ids, axis_name)
+    embeddings, ids = _prepare("multi_view_info_nce", views, ids, axis_name)
     options = {"axis_name": axis_name, "implementation": implementation}
-    scale = _pairs.inverse_temperature("multi_view_info_nce", temperature, views.dtype)
+    scale = _pairs.inverse_temperature("multi_view_info_nce", temperature, embeddings[0].dtype)
     if form == "pairwise":
-        pairs = itertools.combinations(views, 2)
-        values = [_softmax.info_nce(u, v, temperature=temperature, ids=ids, **options) for u, v in pairs]
+        pairs = [_pairs.Pairs(u, v, ids, pairwise.of_pairs(u, v)) for u, v in itertools.combinations(embeddings, 2)]
+        values = [_softmax.info_nce_of_pairs(x, scale, axis_name, implementation) for x in pairs]
         return jnp.mean(jnp.stack(values), axis=0)
-    others = len(views) - 1
     negatives = [
-        pairwise.logsumexp(
-            views[i],
-            jnp.concatenate([*views[:i], *views[i + 1 :]]),
-            scale=scale,
-            anchor_ids=ids,
-            candidate_ids=jnp.tile(ids, others),
-            **options,
-        )
-        for i in range(len(views))
+        pairwise.logsumexp_both_ways(u, v, scale=scale, anchor_ids=ids, candidate_ids=ids, **options)
+        for u, v in itertools.combinations(embeddings, 2)
     ]
-    positives = _log_sum_of_positives(views, scale) + math.log(2)  # each pair in both orders
-    return jax.nn.softplus(_pairs.logsumexp(jnp.stack(negatives)) - positives)
+    positives = _log_sum_of_positives(embeddings, scale) + math.log(2)  # each pair in both orders
+    return jax.nn.softplus(_pairs.logsumexp(jnp.stack(jax.tree.leaves(negatives))) - positives)
 
 
 @declare(many_views=True)
@@ -137,17 +127,18 @@ def multi_view_dhel(
     """
     if form not in DHEL_FORMS:
         raise ValueError(f"losses.multi_view_dhel: expected form 'sum' or 'mean', got {form!r}.")
-    views, ids = _prepare("multi_view_dhel", views, ids, axis_name)
-    scale = _pairs.inverse_temperature("multi_view_dhel", temperature, views.dtype)
+    embeddings, ids = _prepare("multi_view_dhel", views, ids, axis_name)
+    scale = _pairs.inverse_temperature("multi_view_dhel", temperature, embeddings[0].dtype)
     options = {"scale": scale, "axis_name": axis_name, "implementation": implementation}
     uniformity = sum(
-        _pairs.finite_or_zero(pairwise.logsumexp(x, x, anchor_ids=ids, candidate_ids=ids, **options)) for x in views
+        _pairs.finite_or_zero(pairwise.logsumexp(x, x, anchor_ids=ids, candidate_ids=ids, **options))
+        for x in embeddings
     )
-    return uniformity / (1 if form == "sum" else len(views)) - _log_sum_of_positives(views, scale)
+    return uniformity / (1 if form == "sum" else len(embeddings)) - _log_sum_of_positives(embeddings, scale)
 
 
 class _Views(NamedTuple):
-    views: jax.Array  # [V, m, d], unit norm
+    views: list[jax.Array]  # V times [m, d], unit norm
     ids: jax.Array  # [m] int32
 
 
@@ -158,10 +149,10 @@ def _prepare(name: str, views: jax.Array, ids: ArrayLike | None, axis_name: spmd
     if not jnp.issubdtype(views.dtype, jnp.floating):
         raise ValueError(f"losses.{name}: expected views of a float dtype, got {views.dtype}.")
     ids = _pairs.number_instances(name, views.shape[1], ids, axis_name)
-    return _Views(pairwise.normalize(views), ids)
+    return _Views([pairwise.normalize(x) for x in views], ids)
 
 
-def _log_sum_of_positives(views: jax.Array, scale: jax.Array) -> jax.Array:
+def _log_sum_of_positives(views: list[jax.Array], scale: jax.Array) -> jax.Array:
     """log of the sum over pairs of views of exp(scale * similarity): [m]."""
-    similarity = jnp.einsum("lid,kid->lki", views, views, precision=lax.Precision.HIGHEST)
-    return jax.nn.logsumexp(similarity[np.triu_indices(len(views), 1)] * scale, axis=0)
+    similarity = jnp.stack([pairwise.of_pairs(u, v) for u, v in itertools.combinations(views, 2)])
+    return jax.nn.logsumexp(similarity * scale, axis=0)

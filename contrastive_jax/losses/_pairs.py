@@ -30,7 +30,7 @@ def prepare(name: str, u: jax.Array, v: jax.Array, ids: ArrayLike | None, axis_n
     ids = number_instances(name, u.shape[0], ids, axis_name)
     dtype = shared.accumulation_dtype(u.dtype, v.dtype)
     u, v = pairwise.normalize(u.astype(dtype)), pairwise.normalize(v.astype(dtype))
-    return Pairs(u, v, ids, jnp.sum(u * v, axis=-1))
+    return Pairs(u, v, ids, pairwise.of_pairs(u, v))
 
 
 def number_instances(name: str, m: int, ids: ArrayLike | None, axis_name: spmd.AxisName) -> jax.Array:
@@ -71,20 +71,41 @@ def negatives_per_anchor(pairs: Pairs, ids: ArrayLike | None, axis_name: spmd.Ax
     return (len(everyone) - equal).astype(pairs.positive.dtype)
 
 
-def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None) -> list[jax.Array]:
-    """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
-    both = jnp.concatenate([pairs.u, pairs.v])
-    ids = jnp.concatenate([pairs.ids, pairs.ids])
-    reduced = pairwise.logsumexp(
-        both,
-        both,
-        scale=scale,
-        anchor_ids=ids,
-        candidate_ids=ids,
+def mean_square(
+    name: str,
+    pairs: Pairs,
+    ids: ArrayLike | None,
+    shift: float | jax.Array,
+    axis_name: spmd.AxisName,
+    implementation: str | None,
+) -> jax.Array:
+    """The mean of (u_i.v_j - shift)^2 over each anchor's negatives [m]; 0 for an anchor without any.
+
+    `"moments"` forms no similarities. None chooses it from 2d pairs on: there it is both cheaper and as exact.
+    """
+    known = (*pairwise.IMPLEMENTATIONS, "moments")
+    shared.check_implementation(f"losses.{name}", implementation, axis_name, known=known)
+    everyone, dimensions = len(pairs.u) * spmd.axis_size(axis_name), pairs.u.shape[1]
+    if implementation == "moments" or (implementation is None and everyone >= 2 * dimensions):
+        numbered = {"paired": True} if ids is None else {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids}
+        found = pairwise.moments(pairs.u, pairs.v, shift=shift, axis_name=axis_name, **numbered)
+        return found.squares / jnp.maximum(found.number, 1)
+    squares = pairwise.total(
+        lambda s: jnp.square(s - shift),
+        pairs.u,
+        pairs.v,
+        anchor_ids=pairs.ids,
+        candidate_ids=pairs.ids,
         axis_name=axis_name,
         implementation=implementation,
     )
-    return jnp.split(reduced, 2)
+    return squares / jnp.maximum(negatives_per_anchor(pairs, ids, axis_name), 1)
+
+
+def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None) -> list[jax.Array]:
+    """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
+    options = {"axis_name": axis_name, "implementation": implementation}
+    return pairwise.logsumexp_over_views([pairs.u, pairs.v], scale=scale, ids=pairs.ids, **options)
 
 
 def squared_distance(pairs: Pairs) -> jax.Array:

@@ -55,9 +55,22 @@ def info_nce(
     """
     pairs = _pairs.prepare("info_nce", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("info_nce", temperature, pairs.u.dtype)
-    options = {"scale": scale, "axis_name": axis_name, "implementation": implementation}
-    from_u = pairwise.logsumexp(pairs.u, pairs.v, anchor_ids=pairs.ids, candidate_ids=pairs.ids, **options)
-    from_v = pairwise.logsumexp(pairs.v, pairs.u, anchor_ids=pairs.ids, candidate_ids=pairs.ids, **options)
+    return info_nce_of_pairs(pairs, scale, axis_name, implementation)
+
+
+def info_nce_of_pairs(
+    pairs: _pairs.Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None
+) -> jax.Array:
+    """`info_nce` of pairs that are prepared already."""
+    from_u, from_v = pairwise.logsumexp_both_ways(
+        pairs.u,
+        pairs.v,
+        scale=scale,
+        anchor_ids=pairs.ids,
+        candidate_ids=pairs.ids,
+        axis_name=axis_name,
+        implementation=implementation,
+    )
     positive = pairs.positive * scale
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 

@@ -1,5 +1,7 @@
 """Supervised contrastive learning: positives by label."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -62,36 +64,29 @@ def sup_con(
     pairs = _pairs.prepare("sup_con", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("sup_con", temperature, pairs.u.dtype)
     labels = shared.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
-    embeddings = jnp.concatenate([pairs.u, pairs.v])
-    own = spmd.axis_index(axis_name) * len(embeddings) + jnp.arange(len(embeddings), dtype=jnp.int32)
-    everything = pairwise.logsumexp(
-        embeddings,
-        embeddings,
-        scale=scale,
-        anchor_ids=own,
-        candidate_ids=own,
-        axis_name=axis_name,
-        implementation=implementation,
+    instances = _pairs.number_instances("sup_con", len(labels), None, axis_name)
+    others = pairwise.logsumexp_over_views(
+        [pairs.u, pairs.v], scale=scale, ids=instances, axis_name=axis_name, implementation=implementation
     )
-    positives, count = _sum_of_positives(embeddings, labels, None if ids is None else pairs.ids, axis_name)
-    similarity = jnp.sum(embeddings * positives, axis=-1) / count
-    from_u, from_v = jnp.split(everything - similarity * scale, 2)
-    return (from_u + from_v) / 2
+    # Both views of an instance have its label and its id: sums over instances serve both.
+    sums, instances = _sum_of_positives(pairs.u + pairs.v, labels, None if ids is None else pairs.ids, axis_name)
+
+    def one_sided(anchors: jax.Array, others: jax.Array) -> jax.Array:
+        everything = jnp.logaddexp(others, pairs.positive * scale)
+        return everything - pairwise.of_pairs(anchors, sums - anchors) / (2 * instances - 1) * scale
+
+    return (one_sided(pairs.u, others[0]) + one_sided(pairs.v, others[1])) / 2
 
 
 def _sum_of_positives(
-    embeddings: jax.Array, labels: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName
+    x: jax.Array, labels: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName
 ) -> tuple[jax.Array, jax.Array]:
-    """For each of the [2m] anchors the sum [2m, d] of its positives, and how many [2m] they are."""
-
-    def among(*keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _sum_of_equals(embeddings, [jnp.concatenate([key, key]) for key in keys], axis_name)
-
-    groups = [(1, among(labels))]
+    """For each of m instances the sum [m, d] of x over those that share its label or its id, and how many they are."""
+    groups = [(1, _sum_of_equals(x, [labels], axis_name))]
     if ids is not None:  # equal in one or the other: those equal in both were counted twice
-        groups += [(1, among(ids)), (-1, among(labels, ids))]
-    sums, counts = (jnp.sum(jnp.stack([sign * group[i] for sign, group in groups]), axis=0) for i in (0, 1))
-    return sums - embeddings, counts - 1
+        groups += [(1, _sum_of_equals(x, [ids], axis_name)), (-1, _sum_of_equals(x, [labels, ids], axis_name))]
+    sums, counts = (functools.reduce(jnp.add, [sign * group[i] for sign, group in groups]) for i in (0, 1))
+    return sums, counts
 
 
 def _sum_of_equals(x: jax.Array, keys: list[jax.Array], axis_name: spmd.AxisName) -> tuple[jax.Array, jax.Array]:

@@ -98,10 +98,11 @@ def _choose(
     if is_slow and _ENTRY_COST * math.prod(sizes) <= len(images) * math.prod(window):
         return "product"
     work = len(images) * math.prod(outputs) * kernel.size
-    # The loop sums the gradient in the dtype of the images, which float32 bears and bfloat16 does not.
-    if math.prod(sizes) >= _LEAST_MAP and work >= _LEAST_WORK and images.dtype == kernel.dtype == jnp.float32:
-        return "patches"
-    return "convolution"
+    pays = math.prod(sizes) >= _LEAST_MAP and work >= _LEAST_WORK
+    # The loop sums the gradient in the dtype of the images, which float32 bears and bfloat16 does not; and it takes
+    # slices of the batch, which an explicit axis of a mesh may hold in parts.
+    can_loop = images.dtype == kernel.dtype == jnp.float32 and not any(jax.typeof(images).sharding.spec)
+    return "patches" if pays and can_loop else "convolution"
 
 
 def _is_plain(options: dict[str, Any]) -> bool:

@@ -4,20 +4,21 @@ Both reductions compute y_i = sum_j fn(s_ij, shift_i); log-sum-exp takes its log
 are sharded over its devices and travel round them ("ring"); without one this device has all of them ("blockwise").
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import closures, spmd
+from contrastive_jax import closures, sequential, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, shared
+from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, _two_way, shared
+from contrastive_jax.pairwise._tiles import Rows
 
 Ids = jax.Array | None
-# Up to this bound b, exp(x - b) for |x| <= b stays well within float32: one shift serves all rows, without a maximum.
-_MAX_EXPONENT = 40.0
 
 
 def logsumexp(
@@ -31,27 +32,72 @@ def logsumexp(
     block_size: int,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
-    scale = jnp.asarray(scale, shared.accumulation_dtype(anchors.dtype, candidates.dtype))
-    scale = spmd.vary_alike((scale, anchors, candidates))[0]  # so that its gradient is summed over devices once
-    frozen = [lax.stop_gradient(x) for x in (anchors, candidates, scale)]
-    bound = jnp.abs(frozen[2]) * _greatest_norm(frozen[0]) * _greatest_norm(frozen[1], axis_name)
-    options: dict[str, Any] = {
-        "anchor_ids": anchor_ids,
-        "candidate_ids": candidate_ids,
-        "axis_name": axis_name,
-        "block_size": block_size,
-    }
-
-    # All devices of a ring must take the same branch.
-    alike = spmd.pmax(bound, axis_name) <= _MAX_EXPONENT
-    shift = lax.cond(
-        alike,
-        lambda: spmd.vary_alike((jnp.broadcast_to(bound, anchors.shape[:1]), *frozen))[0],
-        lambda: _row_maxima(*frozen, **options),
+    scale = _scale_of(scale, anchors, candidates)
+    a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
+    find = _tiles.map_copies(partial(_find_shifts, axis_name), axis_name, a.ids, c.ids)
+    shift, alike = find(*lax.stop_gradient((a, c, scale)))
+    y = _sum_tiles(
+        _shifted_exp,
+        (scale,),
+        anchors,
+        candidates,
+        shift=shift.reshape(-1)[: len(anchors)],
+        alike=alike,
+        others=(),
+        anchor_ids=anchor_ids,
+        candidate_ids=candidate_ids,
+        axis_name=axis_name,
+        block_size=block_size,
     )
-    y = _sum_tiles(_shifted_exp, (scale,), anchors, candidates, shift=shift, alike=alike, others=(), **options)
-    empty = y == 0
-    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, y)) + shift)
+    return _log(y, shift.reshape(-1)[: len(anchors)])
+
+
+def logsumexp_over_views(
+    views: Sequence[jax.Array], *, scale: float | jax.Array, ids: jax.Array, block_size: int
+) -> list[jax.Array]:
+    """Of each view's rows to those of all views; on one device."""
+    scale = _scale_of(scale, *views)
+    blocks = [_vary_alike(_tiles.rows_in_blocks(x, ids, block_size), scale)[0] for x in views]
+    ids, valid = (jnp.concatenate([getattr(rows, name) for rows in blocks]) for name in ("ids", "valid"))
+    x = tuple(rows.x for rows in blocks)
+    find = _tiles.map_copies(_find_shifts_over_views, None, ids, ids)
+    shift, alike = find(*lax.stop_gradient((x, ids, valid, scale)))
+    y = _symmetric.sum_tiles(_shifted_exp, x, (ids, valid, shift, (), alike), (scale,))
+    return [of_view.reshape(-1)[: len(views[0])] for of_view in jnp.split(_log(y, shift), len(views))]
+
+
+def logsumexp_both_ways(
+    anchors: jax.Array,
+    candidates: jax.Array,
+    *,
+    scale: float | jax.Array,
+    anchor_ids: Ids,
+    candidate_ids: Ids,
+    axis_name: spmd.AxisName,
+    travel: bool,
+    block_size: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Of the anchors and of the candidates of this device; `travel`: on a ring, instead of gathering candidates."""
+    gathered_over, axis_name = (None, axis_name) if travel else (axis_name, None)
+    n = len(candidates)
+    candidates = spmd.gather(candidates, gathered_over)
+    candidate_ids = None if candidate_ids is None else spmd.gather(candidate_ids, gathered_over)
+    anchors, candidates = _vary_over(axis_name, anchors, candidates)
+    scale = _scale_of(scale, anchors, candidates)
+    a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
+    find: Callable[..., Any] = partial(_find_shifts_both_ways, axis_name, gathered_over)
+    if gathered_over is None:
+        find = _tiles.map_copies(find, axis_name, a.ids, c.ids)
+    shifts, alike = find(*lax.stop_gradient((a, c, scale)))
+    a, c, shifts = _vary_alike(a, c, shifts)
+    fixed = _two_way.Fixed(a.ids, a.valid, c.ids, c.valid, shifts, alike)
+    sums = _two_way.sum_tiles(_shifted_exp, axis_name, a.x, c.x, fixed, (scale,))
+    y, z = (x.reshape(-1)[: len(rows)] for x, rows in zip(sums, (anchors, candidates), strict=True))
+    y_shift, z_shift = (x.reshape(-1)[: len(rows)] for x, rows in zip(shifts, (anchors, candidates), strict=True))
+    if gathered_over is not None:
+        z = lax.psum_scatter(z, gathered_over, tiled=True)
+        z_shift = lax.dynamic_slice_in_dim(z_shift, spmd.axis_index(gathered_over) * n, n)
+    return _log(y, y_shift), _log(z, z_shift)
 
 
 def sum_over_negatives(
@@ -106,34 +152,91 @@ def _vary_over(axis_name: spmd.AxisName, *arrays: jax.Array) -> Sequence[jax.Arr
     return arrays if axis_name is None else spmd.vary_alike((spmd.axis_index(axis_name), *arrays))[1:]
 
 
+def _scale_of(scale: float | jax.Array, *rows: jax.Array) -> jax.Array:
+    """The scale in the dtype of sums, marked so that its gradient is summed over devices once."""
+    scale = jnp.asarray(scale, shared.accumulation_dtype(*(x.dtype for x in rows)))
+    return spmd.vary_alike((scale, *rows))[0]
+
+
 def _shifted_exp(_: tuple[jax.Array, ...], s: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
     return jnp.exp(scale * s - shift)
+
+
+def _log(y: jax.Array, shift: jax.Array) -> jax.Array:
+    """log y + shift; -inf, with a zero gradient, where y = 0."""
+    empty = y == 0
+    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, y)) + shift)
 
 
 def _is_symmetric(anchors: jax.Array, candidates: jax.Array, anchor_ids: Ids, candidate_ids: Ids) -> bool:
     return anchors is candidates and anchor_ids is candidate_ids and anchor_ids is not None
 
 
-def _greatest_norm(x: jax.Array, axis_name: spmd.AxisName = None) -> jax.Array:
-    x = x.astype(shared.accumulation_dtype(x.dtype))
-    return jnp.sqrt(spmd.pmax(jnp.max(jnp.sum(x * x, axis=1)), axis_name))
-
-
-def _row_maxima(
-    anchors: jax.Array,
-    candidates: jax.Array,
-    scale: jax.Array,
-    *,
-    anchor_ids: Ids,
-    candidate_ids: Ids,
-    axis_name: spmd.AxisName,
-    block_size: int,
+def _need_no_shift(
+    anchors: tuple[jax.Array, ...], candidates: tuple[jax.Array, ...], scale: jax.Array, axis_name: spmd.AxisName
 ) -> jax.Array:
-    """[m]: each anchor's greatest scaled similarity to a negative; 0 where it has no negative."""
-    a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
-    peaks = _rectangular.greatest(axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
-    peaks = peaks.reshape(-1)[: len(anchors)]
-    return jnp.where(jnp.isneginf(peaks), 0, peaks)
+    """Whether exp of every scaled similarity, and a sum of 10^7 of them, are far from the limits of their dtype.
+
+    All devices agree: they must take the same branch, and have the same shifts for the columns that they share.
+    """
+    bound = jnp.abs(scale) * _greatest_norm(anchors) * _greatest_norm(candidates)
+    return spmd.pmax(bound, axis_name) <= math.log(float(jnp.finfo(scale.dtype).max)) - 18
+
+
+def _greatest_norm(views: tuple[jax.Array, ...]) -> jax.Array:
+    x = [x.astype(shared.accumulation_dtype(x.dtype)) for x in views]
+    return jnp.sqrt(jnp.max(jnp.stack([jnp.max(jnp.sum(x * x, axis=-1)) for x in x])))
+
+
+def _find_shifts(axis_name: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What to take off the exponents of each anchor [blocks, size], and whether that is 0 for all."""
+
+    def maxima() -> tuple[jax.Array]:
+        masks = (a.ids, a.valid, c.ids, c.valid)
+        return (_rectangular.greatest(axis_name, a.x, c.x, masks, scale),)
+
+    (shift,), alike = _zero_or(maxima, _need_no_shift((a.x,), (c.x,), scale, axis_name), a, c)
+    return shift, alike
+
+
+def _find_shifts_over_views(
+    views: tuple[jax.Array, ...], ids: jax.Array, valid: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def maxima() -> tuple[jax.Array]:
+        x = jnp.concatenate(views)
+        return (_rectangular.greatest(None, x, x, (ids, valid, ids, valid), scale),)
+
+    (shift,), alike = _zero_or(maxima, _need_no_shift(views, views, scale, None), views, ids)
+    return shift, alike
+
+
+def _find_shifts_both_ways(
+    axis_name: spmd.AxisName, gathered_over: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """What to take off the exponents of each anchor and of each candidate, and whether that is 0 for all."""
+
+    def maxima() -> tuple[jax.Array, jax.Array]:
+        y, z = _two_way.greatest(axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
+        return y, spmd.pmax(z, gathered_over)
+
+    everywhere = gathered_over if axis_name is None else axis_name
+    return _zero_or(maxima, _need_no_shift((a.x,), (c.x,), scale, everywhere), a, c)
+
+
+def _zero_or(
+    maxima: Callable[[], tuple[jax.Array, ...]], alike: jax.Array, *like: Any
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Zeros if `alike`, else the maxima of the rows: 0 for one without a negative."""
+    alike = sequential.all_agree(alike)
+
+    def shifts() -> tuple[jax.Array, ...]:
+        return tuple(jnp.where(jnp.isneginf(peaks), 0, peaks) for peaks in maxima())
+
+    def marked(fn: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: _vary_alike(fn(), like)[0]
+
+    zeros = [jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(shifts)]
+    return lax.cond(alike, marked(lambda: tuple(zeros)), marked(shifts)), alike
 
 
 def _sum_tiles(
@@ -158,7 +261,7 @@ def _sum_tiles(
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
     a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
     if symmetric:
-        y = _symmetric.sum_tiles(fn, a.x, (a.ids, a.valid, shift, others, alike), constants)
+        y = _symmetric.sum_tiles(fn, (a.x,), (a.ids, a.valid, shift, others, alike), constants)
     else:
         fixed = (a.ids, a.valid, c.ids, c.valid, shift, others)
         y = _rectangular.sum_tiles(fn, axis_name, a.x, c.x, fixed, constants)

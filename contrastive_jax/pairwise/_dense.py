@@ -20,6 +20,20 @@ def logsumexp(
     return _numerics.masked_logsumexp(logits, _are_negatives(anchor_ids, candidate_ids, logits.shape))
 
 
+def logsumexp_both_ways(
+    anchors: jax.Array,
+    candidates: jax.Array,
+    *,
+    scale: float | jax.Array,
+    anchor_ids: jax.Array | None,
+    candidate_ids: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    logits = _numerics.similarities(anchors, candidates)
+    logits = logits * jnp.asarray(scale, logits.dtype)
+    mask = _are_negatives(anchor_ids, candidate_ids, logits.shape)
+    return _numerics.masked_logsumexp(logits, mask), _numerics.masked_logsumexp(logits.T, mask.T)
+
+
 def sum_over_negatives(
     fn: Elementwise,
     anchors: jax.Array,

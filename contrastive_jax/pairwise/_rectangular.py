@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from contrastive_jax import spmd
 from contrastive_jax.pairwise import _tiles
@@ -26,29 +25,14 @@ Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
 def sum_tiles(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> jax.Array:
-    """Sums [blocks, size] for anchors ax and candidates cx in blocks."""
+    """Sums [blocks, size] for anchors ax and candidates cx, filled up to whole blocks."""
     return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
 
 
 def _forward(
     fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
 ) -> tuple[jax.Array, Residuals]:
-    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
-    fn = partial(fn, others)
-
-    def of_shard(y: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
-        def of_block(block: tuple[Rows, jax.Array]) -> jax.Array:
-            a, shift = block
-
-            def body(y: jax.Array, c: Rows) -> tuple[jax.Array, None]:
-                of_tile = _tiles.values(fn, a, c, shift)(_tiles.similarities(a, c), constants)
-                return y + jnp.sum(of_tile, axis=1), None
-
-            return lax.scan(body, jnp.zeros_like(shift), Rows(shard[0], shard[1], c_valid))[0]
-
-        return y + lax.map(of_block, (Rows(ax, a_ids, a_valid), shift))
-
-    y = spmd.ring(of_shard, jnp.zeros_like(shift), (cx, c_ids), axis_name)
+    y = _tiles.map_copies(partial(_sum, fn, axis_name), axis_name, fixed[0], fixed[2])(ax, cx, fixed, constants)
     return y, (ax, cx, fixed, constants)
 
 
@@ -56,57 +40,85 @@ def _backward(
     fn: Function, axis_name: AxisName, residuals: Residuals, g: jax.Array
 ) -> tuple[jax.Array, jax.Array, Any, Constants]:
     ax, cx, fixed, constants = residuals
-    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
-    fn = partial(fn, others)
-    zero_constants = tuple(jnp.zeros_like(k) for k in constants)
-
-    def of_shard(carry: Any, shard: tuple[jax.Array, jax.Array]) -> Any:
-        da, dc, dk = carry
-        # The sums for a shard's rows travel one turn behind the shard, so that nothing below waits for them.
-        dc = spmd.rotate(dc, axis_name)
-
-        def of_block(carry: Any, block: tuple[Rows, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-            dc, dk = carry
-            a, shift, g = block
-
-            def body(carry: Any, c: Rows) -> tuple[Any, jax.Array]:
-                da, dk = carry
-                ds, more = _tiles.pull(fn, a, c, shift, constants, _tiles.similarities(a, c), g[:, None])
-                return (da + _tiles.times(ds, c.x), _tiles.add(dk, more)), _tiles.times(ds.T, a.x)
-
-            (da, dk), dc_blocks = lax.scan(body, (_tiles.zeros(a.x, g), dk), Rows(shard[0], shard[1], c_valid))
-            return (dc + dc_blocks, dk), da
-
-        start = (_tiles.zeros(cx, g), dk)
-        (dc_more, dk), da_more = lax.scan(of_block, start, (Rows(ax, a_ids, a_valid), shift, g))
-        return da + da_more, dc + dc_more, dk
-
-    start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), zero_constants)
-    da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
-    dc = spmd.rotate(dc, axis_name)  # back to the device they belong to
-    return da.astype(ax.dtype), dc.astype(cx.dtype), _tiles.no_gradient(fixed), dk
+    da, dc, dk = _tiles.map_copies(partial(_pull, fn, axis_name), axis_name, fixed[0], fixed[2])(
+        ax, cx, fixed, constants, g
+    )
+    return da, dc, _tiles.no_gradient(fixed), dk
 
 
 sum_tiles.defvjp(_forward, _backward)
 
 
+def _sum(
+    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+) -> jax.Array:
+    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
+    fn = partial(fn, others)
+
+    rows = Rows(ax, a_ids, a_valid)
+
+    def of_shard(y: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
+        columns = Rows(*shard, c_valid)
+
+        def body(y: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
+            a, c = _tiles.block(rows, i), _tiles.block(columns, j)
+            of_tile = _tiles.values(fn, a, c, _tiles.entry(shift, i))(_tiles.similarities(a, c), constants)
+            return _tiles.add_to_entry(y, i, jnp.sum(of_tile, axis=1))
+
+        return _tiles.over_all(body, y, a_ids, c_ids)
+
+    return spmd.ring(of_shard, jnp.zeros_like(shift), (cx, c_ids), axis_name)
+
+
+def _pull(
+    fn: Function,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
+    g: jax.Array,
+) -> tuple[jax.Array, jax.Array, Constants]:
+    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
+    fn = partial(fn, others)
+    rows = Rows(ax, a_ids, a_valid)
+
+    def of_shard(carry: Any, shard: tuple[jax.Array, jax.Array]) -> Any:
+        columns = Rows(*shard, c_valid)
+
+        def body(carry: Any, i: jax.Array, j: jax.Array) -> Any:
+            da, dc, dk = carry
+            a, c = _tiles.block(rows, i), _tiles.block(columns, j)
+            s, of_rows = _tiles.similarities(a, c), _tiles.entry(g, i)[:, None]
+            ds, more = _tiles.pull(fn, a, c, _tiles.entry(shift, i), constants, s, of_rows)
+            da = _tiles.add_to_block(da, i, _tiles.times(ds, c.x))
+            return da, _tiles.add_to_block(dc, j, _tiles.transposed_times(ds, a.x)), _tiles.add(dk, more)
+
+        da, dc, dk = carry
+        # The sums for a shard's rows travel one turn behind the shard, so that nothing below waits for them.
+        return _tiles.over_all(body, (da, spmd.rotate(dc, axis_name), dk), a_ids, c_ids)
+
+    start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), tuple(jnp.zeros_like(k) for k in constants))
+    da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
+    dc = spmd.rotate(dc, axis_name)  # back to the device they belong to
+    return da.astype(ax.dtype), dc.astype(cx.dtype), dk
+
+
 def greatest(
-    axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: tuple[jax.Array, ...], scale: jax.Array
+    axis_name: AxisName, ax: jax.Array, cx: jax.Array, masks: tuple[jax.Array, ...], scale: jax.Array
 ) -> jax.Array:
     """The greatest scaled similarity [blocks, size] of each anchor to a negative; -inf where it has none."""
-    a_ids, a_valid, c_ids, c_valid = fixed
+    a_ids, a_valid, c_ids, c_valid = masks
+    rows = Rows(ax, a_ids, a_valid)
 
     def of_shard(peak: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
-        def of_block(block: tuple[Rows, jax.Array]) -> jax.Array:
-            a, peak = block
+        columns = Rows(*shard, c_valid)
 
-            def body(peak: jax.Array, c: Rows) -> tuple[jax.Array, None]:
-                logits = jnp.where(_tiles.are_negatives(a, c), scale * _tiles.similarities(a, c), -jnp.inf)
-                return jnp.maximum(peak, jnp.max(logits, axis=1)), None
+        def body(peak: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
+            logits = _tiles.logits(_tiles.block(rows, i), _tiles.block(columns, j), scale)
+            return _tiles.raise_entry(peak, i, jnp.max(logits, axis=1))
 
-            return lax.scan(body, peak, Rows(shard[0], shard[1], c_valid))[0]
-
-        return lax.map(of_block, (Rows(ax, a_ids, a_valid), peak))
+        return _tiles.over_all(body, peak, a_ids, c_ids)
 
     start = spmd.vary_alike((jnp.full(a_ids.shape, -jnp.inf, scale.dtype), ax, cx, scale))[0]
     return spmd.ring(of_shard, start, (cx, c_ids), axis_name)

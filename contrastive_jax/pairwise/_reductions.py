@@ -1,15 +1,15 @@
 """The public reductions: check the arguments, gather the candidates, choose an implementation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _blockwise, _dense, shared
+from contrastive_jax.pairwise import _arguments, _blockwise, _dense, shared
 
 
 @explicit_axes.accept(out_axis=0)
@@ -41,6 +41,7 @@ def logsumexp(
         it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
         devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
         supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side.
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
         1024 candidates (a tile's work for each transfer), else blockwise.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
@@ -62,6 +63,128 @@ def logsumexp(
         "pairwise.logsumexp", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size
     )
     return engine.logsumexp(anchors, candidates, scale=scale, **options)
+
+
+@explicit_axes.accept(out_axis=0)
+def logsumexp_over_views(
+    views: Sequence[jax.Array],
+    *,
+    scale: float | jax.Array = 1.0,
+    ids: ArrayLike,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+    block_size: int | None = None,
+) -> list[jax.Array]:
+    r"""Log-sum-exp of each embedding's similarities to those of other instances, in all views.
+
+    .. math::
+        y_{ia} = \log \sum_b \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \exp(\mathrm{scale} \cdot x_{ia}^\top x_{jb})
+
+    with x_ia the embedding of view a of instance i. It is `logsumexp` of the views joined into one array; where
+    blockwise runs on one device, no such array is stored.
+
+    Args:
+      views: a sequence of [m, d], one for each view, of one float dtype; used as they are (see `normalize`).
+      scale: scalar, usually one over the temperature; may be traced.
+      ids: [m] int instance ids.
+      axis_name: compare against the embeddings of all devices along this mapped axis.
+      implementation: as in `logsumexp`.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+
+    Returns:
+      A list of [m] for each view, float32 (float64 for float64 input); -inf, with a zero gradient, for an embedding
+      without a negative.
+
+    Raises:
+      ValueError: as `logsumexp`, or for views of different shapes.
+
+    Example:
+      >>> of_u, of_v = pairwise.logsumexp_over_views([jnp.eye(3), jnp.eye(3)], ids=jnp.arange(3))
+      >>> of_u
+      Array([1.3862944, 1.3862944, 1.3862944], dtype=float32)
+    """
+    function = "pairwise.logsumexp_over_views"
+    if len({(x.shape, x.dtype) for x in views}) != 1:
+        got = ", ".join(f"{x.dtype} of {x.shape}" for x in views) or "none"
+        raise ValueError(f"{function}: expected one or more views of the same shape [m, d] and dtype, got {got}.")
+    _arguments.check(function, views[0], views[0], axis_name, implementation, block_size)
+    ids = shared.check_ids(function, "ids", ids, views[0].shape[:1])
+    rows = len(views) * len(views[0])
+    chosen = shared.choose_implementation(implementation, rows, rows, axis_name)
+    size = block_size or shared.BLOCK_SIZE
+    if chosen == "blockwise" and axis_name is None and rows > size:
+        return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, block_size=size)
+    joined, all_ids = jnp.concatenate(views), jnp.concatenate([ids] * len(views))
+    options: dict[str, Any] = {"axis_name": axis_name, "implementation": implementation, "block_size": block_size}
+    y = logsumexp(joined, joined, scale=scale, anchor_ids=all_ids, candidate_ids=all_ids, **options)
+    return jnp.split(y, len(views))
+
+
+@explicit_axes.accept(out_axis=0)
+def logsumexp_both_ways(
+    anchors: jax.Array,
+    candidates: jax.Array,
+    *,
+    scale: float | jax.Array = 1.0,
+    anchor_ids: ArrayLike | None = None,
+    candidate_ids: ArrayLike | None = None,
+    axis_name: spmd.AxisName = None,
+    implementation: str | None = None,
+    block_size: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Log-sum-exp of each anchor's similarities to its negatives, and of each candidate's, from one matrix.
+
+    .. math:: y_i = \log \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \exp(\mathrm{scale} \cdot a_i^\top c_j), \quad
+              z_j = \log \sum_{i : \mathrm{id}_i \ne \mathrm{id}_j} \exp(\mathrm{scale} \cdot a_i^\top c_j)
+
+    These are `logsumexp(anchors, candidates)` and `logsumexp(candidates, anchors)` in half the products: the matrix is
+    formed once, and once again in the backward pass of blockwise and ring.
+
+    Args:
+      anchors: [m, d], any float dtype; used as they are (see `normalize`). Under `axis_name`, each device's own part.
+      candidates: [n, d]. Under `axis_name`, each device's own part of them.
+      scale: scalar, usually one over the temperature; may be traced.
+      anchor_ids: [m] int instance ids of the anchors.
+      candidate_ids: [n] int instance ids of the candidates; equal ids are never each other's negatives. Without ids
+        all are negatives.
+      axis_name: compare the anchors and candidates of all devices along this mapped axis.
+      implementation: as in `logsumexp`. Across devices, dense forms its own rows and its own columns of the matrix.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+
+    Returns:
+      (y [m], z [n]) in float32 (float64 for float64 input); -inf, with a zero gradient, where there is no negative.
+
+    Raises:
+      ValueError: as `logsumexp`.
+
+    Example:
+      >>> y, z = pairwise.logsumexp_both_ways(jnp.eye(2), jnp.ones((3, 2)))
+      >>> y.shape, z.shape
+      ((2,), (3,))
+    """
+    function = "pairwise.logsumexp_both_ways"
+    _arguments.check(function, anchors, candidates, axis_name, implementation, block_size)
+    ids = _arguments.check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
+    implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
+    options: dict[str, Any] = {"scale": scale, "anchor_ids": ids[0], "candidate_ids": ids[1]}
+    if implementation != "dense":
+        return _blockwise.logsumexp_both_ways(
+            anchors,
+            candidates,
+            axis_name=axis_name,
+            travel=implementation == "ring",
+            block_size=block_size or shared.BLOCK_SIZE,
+            **options,
+        )
+    if axis_name is None:
+        return _dense.logsumexp_both_ways(anchors, candidates, **options)
+    everyone, all_ids = zip(
+        *(_arguments.gather(*side, axis_name) for side in ((anchors, ids[0]), (candidates, ids[1]))), strict=True
+    )
+    return (
+        _dense.logsumexp(anchors, everyone[1], scale=scale, anchor_ids=ids[0], candidate_ids=all_ids[1]),
+        _dense.logsumexp(candidates, everyone[0], scale=scale, anchor_ids=ids[1], candidate_ids=all_ids[0]),
+    )
 
 
 @explicit_axes.accept(out_axis=0)
@@ -94,6 +217,7 @@ def total(
         it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
         devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
         supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
+        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side.
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
         1024 candidates (a tile's work for each transfer), else blockwise.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
@@ -125,66 +249,15 @@ def _prepare(
     block_size: int | None,
 ) -> tuple[Any, jax.Array, dict[str, Any]]:
     """The engine that computes, the candidates, gathered unless they travel, and the engine's other arguments."""
-    _check(function, anchors, candidates, axis_name, implementation, block_size)
-    ids = _check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
+    _arguments.check(function, anchors, candidates, axis_name, implementation, block_size)
+    ids = _arguments.check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
     implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     travel = implementation == "ring"
     if not travel:
-        candidates = spmd.gather(candidates, axis_name)
-        ids = ids[0], None if ids[1] is None else spmd.gather(ids[1], axis_name)
+        candidates, everyone = _arguments.gather(candidates, ids[1], axis_name)
+        ids = ids[0], everyone
     options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1]}
     if implementation == "dense":
         return _dense, candidates, options
     options |= {"axis_name": axis_name if travel else None, "block_size": block_size or shared.BLOCK_SIZE}
     return _blockwise, candidates, options
-
-
-def _check(
-    function: str,
-    anchors: jax.Array,
-    candidates: jax.Array,
-    axis_name: spmd.AxisName,
-    implementation: str | None,
-    block_size: int | None,
-) -> None:
-    if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
-        raise ValueError(
-            f"{function}: expected anchors [m, d] and candidates [n, d], "
-            f"got shapes {anchors.shape} and {candidates.shape}."
-        )
-    if not jnp.issubdtype(anchors.dtype, jnp.floating) or not jnp.issubdtype(candidates.dtype, jnp.floating):
-        raise ValueError(
-            f"{function}: expected anchors and candidates of a float dtype, got {anchors.dtype} and {candidates.dtype}."
-        )
-    shared.check_implementation(function, implementation, axis_name)
-    if block_size is not None and (block_size < 1 or implementation == "dense"):
-        raise ValueError(
-            f"{function}: expected a block_size of at least 1, for implementation 'blockwise' or 'ring', "
-            f"got {block_size} with {implementation!r}."
-        )
-
-
-def _check_ids(
-    function: str,
-    anchors: jax.Array,
-    candidates: jax.Array,
-    anchor_ids: ArrayLike | None,
-    candidate_ids: ArrayLike | None,
-) -> tuple[jax.Array | None, jax.Array | None]:
-    """Both ids in a dtype that holds all their values; the same array where they are given as the same array."""
-    if anchor_ids is None and candidate_ids is None:
-        return None, None
-    if anchor_ids is None or candidate_ids is None:
-        missing = "anchor_ids" if anchor_ids is None else "candidate_ids"
-        raise ValueError(f"{function}: expected both anchor_ids and candidate_ids, or neither, got no {missing}.")
-    a = shared.check_ids(function, "anchor_ids", anchor_ids, anchors.shape[:1])
-    if candidate_ids is anchor_ids and len(anchors) == len(candidates):
-        return a, a
-    c = shared.check_ids(function, "candidate_ids", candidate_ids, candidates.shape[:1])
-    common = np.promote_types(a.dtype, c.dtype)
-    if not np.issubdtype(common, np.integer) or jax.dtypes.canonicalize_dtype(common) != common:
-        raise ValueError(
-            f"{function}: expected anchor_ids and candidate_ids of dtypes that one integer dtype holds, "
-            f"got {a.dtype} and {c.dtype}; convert both to int32."
-        )
-    return a.astype(common), c.astype(common)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,18 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from contrastive_jax import spmd
+from contrastive_jax import sequential, spmd
 from contrastive_jax.pairwise import _numerics, shared
 
 Function = Callable[..., jax.Array]
 
 
 class Rows(NamedTuple):
-    """Rows in blocks of one size, or one such block."""
+    """Rows in blocks of one size, or one such block, without the axis of blocks."""
 
-    x: jax.Array  # [blocks, size, d]
+    x: jax.Array  # [blocks * size, d]: in the shape that they come in, or XLA stores them in both shapes
     ids: jax.Array  # [blocks, size]
     valid: jax.Array  # [blocks, size]; False for the padding of the last block
+
+
+class Block(NamedTuple):
+    """A block of rows, with what belongs to them in a backward pass."""
+
+    rows: Rows
+    shift: jax.Array
+    g: jax.Array  # cotangents of their sums
 
 
 def side(m: int, block_size: int) -> int:
@@ -38,11 +47,52 @@ def in_blocks(
     """Anchors and candidates as `Rows`, in blocks of at most `block_size`."""
     if anchor_ids is None or candidate_ids is None:  # without ids every candidate is a negative: no two are equal
         anchor_ids, candidate_ids = jnp.zeros(len(anchors), jnp.int32), jnp.ones(len(candidates), jnp.int32)
-    a, c = (
-        Rows(*(shared.fill_blocks(part, side(len(x), block_size)) for part in (x, ids, jnp.ones(len(x), bool))))
-        for x, ids in ((anchors, anchor_ids), (candidates, candidate_ids))
-    )
-    return a, c
+    return rows_in_blocks(anchors, anchor_ids, block_size), rows_in_blocks(candidates, candidate_ids, block_size)
+
+
+def rows_in_blocks(x: jax.Array, ids: jax.Array, block_size: int) -> Rows:
+    """One side of `in_blocks`."""
+    ids, valid = (shared.fill_blocks(part, side(len(x), block_size)) for part in (ids, jnp.ones(len(x), bool)))
+    return Rows(jnp.pad(x, ((0, ids.size - len(x)), (0, 0))), ids, valid)
+
+
+def block(rows: Rows, i: jax.Array) -> Rows:
+    """Block i of rows in blocks."""
+    size = rows.ids.shape[1]
+    return Rows(lax.dynamic_slice_in_dim(rows.x, i * size, size), entry(rows.ids, i), entry(rows.valid, i))
+
+
+def entry(x: jax.Array, i: jax.Array) -> jax.Array:
+    """x[i], for an i that is never out of bounds."""
+    return lax.dynamic_index_in_dim(x, i, keepdims=False)
+
+
+def add_to_entry(x: jax.Array, i: jax.Array, more: jax.Array) -> jax.Array:
+    """`x` with `more` added to x[i]."""
+    return lax.dynamic_update_index_in_dim(x, entry(x, i) + more, i, 0)
+
+
+def raise_entry(x: jax.Array, i: jax.Array, least: jax.Array) -> jax.Array:
+    """`x` with x[i] raised to `least` where it is below."""
+    return lax.dynamic_update_index_in_dim(x, jnp.maximum(entry(x, i), least), i, 0)
+
+
+def add_to_block(x: jax.Array, i: jax.Array, more: jax.Array) -> jax.Array:
+    """`x` [blocks * size, d] with `more` [size, d] added to block i."""
+    start = i * len(more)
+    return lax.dynamic_update_slice_in_dim(x, lax.dynamic_slice_in_dim(x, start, len(more)) + more, start, 0)
+
+
+def over_all(body: Callable[..., Any], carry: Any, a_ids: jax.Array, c_ids: jax.Array) -> Any:
+    """carry = body(carry, i, j) for the numbers i of each row block and j of each column block."""
+    rows, columns = np.divmod(np.arange(len(a_ids) * len(c_ids), dtype=np.int32), np.int32(len(c_ids)))
+    return over(body, carry, rows, columns)
+
+
+def over(body: Callable[..., Any], carry: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
+    """carry = body(carry, i, j) for the tiles in these rows and columns of blocks."""
+    tiles = jnp.asarray(rows, jnp.int32), jnp.asarray(columns, jnp.int32)
+    return lax.scan(lambda carry, tile: (body(carry, *tile), None), carry, tiles)[0]
 
 
 def are_negatives(a: Rows, c: Rows) -> jax.Array:
@@ -75,14 +125,38 @@ def pull(
     return pull_back(jnp.broadcast_to(g, of_tile.shape))
 
 
+def pull_both_ways(
+    fn: Function, a: Block, c: Block, constants: tuple[jax.Array, ...], alike: bool
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """`pull` for a tile whose values count for its rows and, turned, for its columns; `alike`: at the same shifts."""
+    s = similarities(a.rows, c.rows)
+    if alike:
+        return pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None] + c.g[None, :])
+    ds, more = pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None])
+    turned, also = pull(fn, c.rows, a.rows, c.shift, constants, s.T, c.g[:, None])
+    return ds + turned.T, add(more, also)
+
+
 def times(ds: jax.Array, x: jax.Array) -> jax.Array:
     """Cotangents of similarities times the rows on their other side."""
     return jnp.matmul(ds, x.astype(ds.dtype), precision=lax.Precision.HIGHEST)
 
 
+def transposed_times(ds: jax.Array, x: jax.Array) -> jax.Array:
+    """`times(ds.T, x)`, as the transpose of x.T @ ds, for which CPUs take half the time."""
+    dimensions = (((0,), (0,)), ((), ()))
+    product = lax.dot_general(x.astype(ds.dtype), ds, dimensions, precision=lax.Precision.HIGHEST)
+    return lax.optimization_barrier(product).T  # without the barrier XLA makes it ds.T @ x again
+
+
 def similarities(a: Rows, c: Rows) -> jax.Array:
     """[m, n] of two blocks."""
     return _numerics.similarities(a.x, c.x)
+
+
+def logits(a: Rows, c: Rows, scale: jax.Array) -> jax.Array:
+    """Scaled similarities [m, n] of two blocks; -inf for pairs that are not negatives."""
+    return jnp.where(are_negatives(a, c), scale * similarities(a, c), -jnp.inf)
 
 
 def zeros(x: jax.Array, like: jax.Array) -> jax.Array:
@@ -93,6 +167,23 @@ def zeros(x: jax.Array, like: jax.Array) -> jax.Array:
 def add(xs: tuple[jax.Array, ...], ys: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """The sums of two tuples of constants' cotangents."""
     return tuple(x + y for x, y in zip(xs, ys, strict=True))
+
+
+def choose(fn: Callable[..., Any], alike: jax.Array | None, *arrays: Any) -> Any:
+    """fn(*arrays, alike=...) with the value of `alike`; None stands for True."""
+    if alike is None:
+        return fn(*arrays, alike=True)
+    return lax.cond(sequential.all_agree(alike), partial(fn, alike=True), partial(fn, alike=False), *arrays)
+
+
+def map_copies(
+    fn: Callable[..., Any], axis_name: spmd.AxisName, a_ids: jax.Array, c_ids: jax.Array
+) -> Callable[..., Any]:
+    """A walk over the tiles of rows with these ids, in blocks: `vmap` maps it as fits a cache.
+
+    On a ring, where copies on several devices would have to wait for each other, all of them are mapped at once.
+    """
+    return fn if axis_name is not None else sequential.in_groups(fn, a_ids.shape[1] * c_ids.shape[1])
 
 
 def no_gradient(tree: Any) -> Any:

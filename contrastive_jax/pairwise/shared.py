@@ -20,11 +20,13 @@ def accumulation_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if jnp.float64 in dtypes else jnp.float32)
 
 
-def check_implementation(function: str, implementation: str | None, axis_name: spmd.AxisName) -> None:
+def check_implementation(
+    function: str, implementation: str | None, axis_name: spmd.AxisName, *, known: tuple[str, ...] = IMPLEMENTATIONS
+) -> None:
     """Refuse an implementation that does not exist, or a ring without devices to go round."""
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
+    if implementation is not None and implementation not in known:
         raise ValueError(
-            f"{function}: expected implementation {', '.join(map(repr, IMPLEMENTATIONS))}, or None to choose one, "
+            f"{function}: expected implementation {', '.join(map(repr, known))}, or None to choose one, "
             f"got {implementation!r}."
         )
     if implementation == "ring" and axis_name is None:

@@ -119,23 +119,25 @@ def _encode(
 ) -> tuple[Embeddings, Any]:
     """Encode the views: the embeddings [b, d] of each view, and the new state of the model."""
     epoch = state.step // program.steps_per_epoch
-    stacked = views.random_views(
-        batch["image"],
-        batch["id"],
-        seed=program.seed,
-        epoch=epoch,
-        num_views=program.num_views,
-        config=program.view_config,
-    )
-    projections, model_state = models.apply(
-        program.graphdef,
-        model_params,
-        model_state,
-        stacked.reshape(-1, *stacked.shape[2:]),
-        train=True,
-        axis_name=axis_name,
-        keys=_row_keys(program, epoch, batch["id"]),
-    )
+    with jax.named_scope("views"):
+        stacked = views.random_views(
+            batch["image"],
+            batch["id"],
+            seed=program.seed,
+            epoch=epoch,
+            num_views=program.num_views,
+            config=program.view_config,
+        )
+    with jax.named_scope("encoder"):
+        projections, model_state = models.apply(
+            program.graphdef,
+            model_params,
+            model_state,
+            stacked.reshape(-1, *stacked.shape[2:]),
+            train=True,
+            axis_name=axis_name,
+            keys=_row_keys(program, epoch, batch["id"]),
+        )
     return tuple(jnp.split(projections, program.num_views)), model_state
 
 
@@ -157,6 +159,7 @@ def _encode_keys(
     return _encode(program, state, state.estimator["encoder_params"], encoder_state, batch, axis_name=axis_name)
 
 
+@jax.named_scope("loss")
 def _loss(
     program: Program,
     state: TrainState,

@@ -70,11 +70,12 @@ def measure(
     share = jnp.stack(embeddings)
     found: dict[str, Any] = {}
     for name, function in functions.items():
-        if "axis_name" in inspect.signature(function).parameters:
-            result = function(state, share, batch, axis_name=axis_name)
-        else:
-            whole = gather_batch({**batch, "embeddings": jnp.stack(embeddings, 1)}, positions, axis_name)
-            result = function(state, jnp.moveaxis(whole.pop("embeddings"), 1, 0), whole)
+        with jax.named_scope(name):
+            if "axis_name" in inspect.signature(function).parameters:
+                result = function(state, share, batch, axis_name=axis_name)
+            else:
+                whole = gather_batch({**batch, "embeddings": jnp.stack(embeddings, 1)}, positions, axis_name)
+                result = function(state, jnp.moveaxis(whole.pop("embeddings"), 1, 0), whole)
         named = result if isinstance(result, Mapping) else {name: result}
         for key, value in named.items():
             _check_logged(key, value)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import metrics, spmd
+from contrastive_jax import metrics, sequential, spmd
 
 
 def map_sets(
@@ -54,7 +54,8 @@ def map_sets(
     if contrast_size == b * devices:
         return fn(instances, axis_name=axis_name)
     sets, offset, _ = _gather_sets(instances, b, contrast_size, axis_name)
-    every = jax.vmap(lambda instances: fn(instances, axis_name=None))(sets)
+    pairs = (2 * contrast_size) ** 2  # at most, of two views
+    every = sequential.vmap_in_groups(lambda instances: fn(instances, axis_name=None), sets, pairs)
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x.reshape(-1), offset * b, b), every)
 
 
@@ -91,11 +92,14 @@ def distribution(
         return metrics.similarity_distribution(u, v, ids=ids, num_bins=num_bins, axis_name=axis_name)
     sets, offset, run = _gather_sets((u, v, ids), b, contrast_size, axis_name)
 
-    def one(index: jax.Array, u: jax.Array, v: jax.Array, ids: jax.Array) -> metrics.SimilarityDistribution:
+    def one(indexed: tuple[jax.Array, tuple[jax.Array, ...]]) -> metrics.SimilarityDistribution:
         # All devices of a run hold the same sets; one of them counts each set.
+        index, (u, v, ids) = indexed
         return metrics.select(metrics.similarity_distribution(u, v, ids=ids, num_bins=num_bins), index % run == offset)
 
-    local = metrics.merge(jax.vmap(one)(jnp.arange(sets[0].shape[0]), *sets))
+    indices = jnp.arange(sets[0].shape[0])
+    each = sequential.vmap_in_groups(one, (indices, sets), (2 * contrast_size) ** 2)
+    local = metrics.merge(each, max_pairs=b * devices * contrast_size)
     return local if axis_name is None else metrics.merge_devices(local, axis_name)
 
 

@@ -56,9 +56,10 @@ def train_step(
     positions = gradient.layout(update_size, batch_size, devices)
     grads, (metrics, model_state, embeddings, new_values) = gradient_of(program, state, batch, axis_name)
     grads = spmd.pmean(grads, axis_name)
-    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params = params._replace(loss=objective_lib.clip_scale(params.loss))
+    with jax.named_scope("update"):
+        updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params = params._replace(loss=objective_lib.clip_scale(params.loss))
     metrics |= {"gradient_norm": optax.tree.norm(grads), "parameter_norm": optax.tree.norm(params)}
     if program.schedule is not None:
         metrics["learning_rate"] = program.schedule(state.step - state.skipped)

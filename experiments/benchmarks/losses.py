@@ -43,7 +43,7 @@ PEERS = {
     "dcl": ("lightly", "torch"),
     "dhel": ("torch",),
     "kcl": ("torch",),
-    "info_nce": ("torch",),
+    "info_nce": ("torch", "torch-cross-entropy"),
     "siglip": ("torch",),
 }
 

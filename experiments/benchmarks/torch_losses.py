@@ -15,8 +15,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def create(library: str, name: str, temperature: float) -> Loss:
     """A library's loss of two views, by its name in `contrastive_jax.losses`."""
-    if library == "torch":
-        return lambda u, v: PLAIN[name](functional.normalize(u), functional.normalize(v), temperature)
+    if library in ("torch", "torch-cross-entropy"):
+        plain = PLAIN[name] if library == "torch" else cross_entropies
+        return lambda u, v: plain(functional.normalize(u), functional.normalize(v), temperature)
     if library == "pytorch-metric-learning":
         from pytorch_metric_learning import losses
 
@@ -56,6 +57,12 @@ def simclr(u: Tensor, v: Tensor, t: float) -> Tensor:
 def info_nce(u: Tensor, v: Tensor, t: float) -> Tensor:
     exp = torch.exp(u @ v.T / t)
     return (torch.log(exp.sum(1)) / 2 + torch.log(exp.sum(0)) / 2 - (u * v).sum(1) / t).mean()
+
+
+def cross_entropies(u: Tensor, v: Tensor, t: float) -> Tensor:
+    """`info_nce` as open_clip has it: a cross-entropy for each direction."""
+    logits, labels = u @ v.T / t, torch.arange(len(u))
+    return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2
 
 
 def dcl(u: Tensor, v: Tensor, t: float) -> Tensor:

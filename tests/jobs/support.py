@@ -1,15 +1,55 @@
 """Small jobs for the tests of jobs and of training."""
 
+import contextlib
+import os
+import re
+
+import pytest
+
 from configs import smoke
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs import parts, run, validation
+from contrastive_jax.jobs.logs import pictures, view_pictures
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.jobs.workdir import claim_workdir
+
+# Two layers, for what does not depend on the model: they compile in half the time of a ResNet's.
+MLP = {"model.name": "mlp", "model.kwargs.hidden": (16,)}
+# As little evaluation as there can be, for what does not depend on its numbers.
+QUICK = {"evaluation.raw_pixels": False, "evaluation.probe_epochs": 1, "evaluation.draws": 1}
+_DRAW = {
+    view_pictures: ("save_views_picture", view_pictures.save_views_picture),
+    pictures: ("save_similarity_picture", pictures.save_similarity_picture),
+}
+
+
+@contextlib.contextmanager
+def drawing(really: bool):
+    """Draw the pictures of runs in this process, or leave them out: drawing takes most of the time of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, (name, draw) in _DRAW.items():
+            patch.setattr(module, name, draw if really else lambda *_, **__: None)
+        yield
 
 
 def config(**overrides):
     """The smoke preset with dotted fields replaced, e.g. `**{"loss.name": "dcl"}`."""
     return set_fields(smoke.get_config(), overrides)
+
+
+def small(**overrides):
+    """The same with the smallest model."""
+    return config(**MLP | overrides)
+
+
+def as_options(overrides):
+    """Dotted fields as options of the command line."""
+    return [f"--config.{name}={value}" for name, value in overrides.items()]
+
+
+def flags(devices):
+    """XLA's flags for a process that a test starts: those of conftest.py, for so many devices."""
+    return re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
 
 
 def set_fields(result, values):
@@ -37,8 +77,9 @@ def build(job_config, source, order, own=parts.NONE):
     return job_lib.build(job_config, parts.resolve(job_config, own), source, order)
 
 
-def train(job_config, workdir, steps, own=parts.NONE):
-    """Take steps without evaluating; the state after them."""
-    job, keep = job_lib.prepare(job_config, workdir, own=own), job_config.checkpoint.keep
+def train(job_config, workdir, steps, own=parts.NONE, job=None):
+    """Take steps without evaluating; the state after them. A job of this configuration need not be traced again."""
+    job = job_lib.prepare(job_config, workdir, own=own) if job is None else job._replace(workdir=workdir)
+    keep = job_config.checkpoint.keep
     with claim_workdir(job), Checkpoints(workdir / "checkpoints", keep=keep) as checkpoints:
         return run.train(job, checkpoints, steps)[0]

@@ -41,6 +41,10 @@ def call(capsys, monkeypatch, *arguments):
         ),
         ([PRESET, "--workdir={}", "--speed=9"], "'--speed=9' is not an option"),
         ([PRESET, "--workdir={}", "now"], "'now' is not an option"),
+        (
+            [PRESET, "--workdir={}", "--profile=5:2"],
+            "--profile=5:2: expected START:STOP, whole numbers with START < STOP",
+        ),
         ([PRESET, "--workdir={}", "--steps=0"], "--steps=0: expected at least 1"),
         (
             [PRESET, "--workdir={}", "--config.loss.name=triplet"],

@@ -13,7 +13,7 @@ from contrastive_jax.jobs import run, validation
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.training import objective
-from tests.jobs.support import check, config, set_fields
+from tests.jobs.support import check, config, set_fields, small
 
 PRESETS = {module.__name__: module for module in (cifar10, cifar100, digits, fashion_mnist, folder, imagenet100, smoke)}
 TINY = {
@@ -81,7 +81,7 @@ def test_all_that_is_wrong_is_said_at_once():
 
 
 def test_a_contrast_set_of_several_batches(tmp_path):
-    job = job_lib.prepare(config(contrast_size=128, batch_size=64), tmp_path)
+    job = job_lib.prepare(small(contrast_size=128, batch_size=64), tmp_path)
     assert job.order.steps_per_epoch == 1437 // 128
     row = take_steps(job, 1)[0]
     assert row["cross_view_count"] == 128 * 127
@@ -254,7 +254,7 @@ def test_every_loss_is_accepted_with_its_hyperparameters(name):
 
 @pytest.mark.parametrize("name", ["sup_con", "multi_view_info_nce"])
 def test_other_losses_train_by_name(name, tmp_path):
-    (row,) = take_steps(job_lib.prepare(config(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
+    (row,) = take_steps(job_lib.prepare(small(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
     assert row["loss"] == row[name] and np.isfinite(row["loss"])
     assert row["cross_view_count"] == 64 * 63  # of two views, whatever their number
 

@@ -14,9 +14,9 @@ from contrastive_jax.errors import DamagedError, UsageError
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints, digest
-from tests.jobs.support import config, train
+from tests.jobs.support import small, train
 
-CONFIG = config(**{"checkpoint.every": 2})
+CONFIG = small(**{"checkpoint.every": 2, "model.kwargs.hidden": (128,)})  # more than what is written about it
 STEPS = 6
 
 
@@ -25,8 +25,8 @@ def original(tmp_path_factory):
     """A run of six steps that nothing happens to: its workdir, job, and checkpoints' digests."""
     folder = tmp_path_factory.mktemp("undamaged") / "run"
     with jax.numpy_dtype_promotion("standard"):
-        state = train(CONFIG, folder, STEPS)
         job = job_lib.prepare(CONFIG, folder)
+        state = train(CONFIG, folder, STEPS, job=job)
         with Checkpoints(folder / "checkpoints", keep=3) as checkpoints:
             digests = {step: digest(checkpoints.restore(job.initial, step)) for step in (2, 4, 6)}
     assert digests[6] == digest(jax.tree.map(np.asarray, state))
@@ -86,7 +86,7 @@ DAMAGES = {"cut": cut, "flipped": flip, "empty": lambda p: p.write_bytes(b""), "
 @pytest.mark.parametrize("damage", [*DAMAGES.values(), empty_all], ids=[*DAMAGES, "all files empty"])
 def test_a_run_goes_back_and_ends_the_same(damage, original, workdir, capsys):
     damage(largest(workdir / "checkpoints" / "6"))
-    state = train(CONFIG, workdir, STEPS)
+    state = train(CONFIG, workdir, STEPS, job=original[1])
     said = capsys.readouterr().err
     assert f"Moved the checkpoint of step 6 to {workdir / 'damaged' / '6'}: " in said
     assert f"Resuming {workdir} after step 4" in said
@@ -148,7 +148,7 @@ def test_where_all_are_damaged_they_are_named_and_nothing_is_touched(original, w
         flip_unnoticed(workdir / "checkpoints" / str(step), original[1], monkeypatch)
     before = contents(workdir)
     with pytest.raises(DamagedError) as error:
-        train(CONFIG, workdir, STEPS)
+        train(CONFIG, workdir, STEPS, job=original[1])
     for step in (2, 4, 6):
         assert f"{workdir / 'checkpoints' / str(step)}: expected the arrays that were saved, got others" in str(
             error.value
@@ -161,10 +161,10 @@ def contents(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_second_damage_to_the_same_step_keeps_both(workdir):
+def test_a_second_damage_to_the_same_step_keeps_both(original, workdir):
     for _ in range(2):
         flip(largest(workdir / "checkpoints" / "6"))
-        train(CONFIG, workdir, STEPS)
+        train(CONFIG, workdir, STEPS, job=original[1])
     assert {p.name for p in (workdir / "damaged").iterdir()} == {"6", "6-2"}
 
 
@@ -173,7 +173,7 @@ def test_a_run_does_not_go_on_from_later_than_its_log(name, original, workdir, c
     """A step would be missing from the log for ever."""
     path = workdir / name
     path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 12)])  # half of the last step
-    state = train(CONFIG, workdir, STEPS)
+    state = train(CONFIG, workdir, STEPS, job=original[1])
     assert "expected a log of at least 6 steps, got 5 complete ones" in capsys.readouterr().err
     assert digest(jax.tree.map(np.asarray, state)) == original[2][6]
     assert path.read_bytes() == (original[0] / name).read_bytes()
@@ -181,7 +181,7 @@ def test_a_run_does_not_go_on_from_later_than_its_log(name, original, workdir, c
 
 def test_a_file_in_place_of_a_checkpoint_is_set_aside(original, workdir, capsys):
     _replace(workdir / "checkpoints" / "6", with_a_file=True)
-    assert digest(jax.tree.map(np.asarray, train(CONFIG, workdir, STEPS))) == original[2][6]
+    assert digest(jax.tree.map(np.asarray, train(CONFIG, workdir, STEPS, job=original[1]))) == original[2][6]
     assert f"Moved the checkpoint of step 6 to {workdir / 'damaged' / '6'}" in capsys.readouterr().err
     assert (workdir / "damaged" / "6").read_bytes() == b"\1"
 
@@ -202,7 +202,7 @@ def test_want_of_memory_is_no_damage(original, workdir, monkeypatch):
 
     monkeypatch.setattr("contrastive_jax.jobs.machine.checkpoints.digest", fail)
     with pytest.raises(MemoryError):
-        train(CONFIG, workdir, STEPS)
+        train(CONFIG, workdir, STEPS, job=original[1])
     assert (workdir / "checkpoints" / "6").exists() and not (workdir / "damaged").exists()
 
 
@@ -210,21 +210,21 @@ def test_checkpoints_that_are_gone(original, workdir):
     """The log of the steps that were taken is not thrown away without a word."""
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(UsageError, match="the log holds 6 steps, but there is no checkpoint"):
-        train(CONFIG, workdir, STEPS)
+        train(CONFIG, workdir, STEPS, job=original[1])
     assert (workdir / "metrics.jsonl").read_bytes() == (original[0] / "metrics.jsonl").read_bytes()
 
 
-def test_what_a_killed_run_had_begun_is_removed(workdir):
+def test_what_a_killed_run_had_begun_is_removed(original, workdir):
     begun = workdir / "checkpoints" / "8.orbax-checkpoint-tmp"
     begun.mkdir()
-    train(CONFIG, workdir, STEPS)
+    train(CONFIG, workdir, STEPS, job=original[1])
     assert not begun.exists()
 
 
-def test_a_log_that_is_gone(workdir):
+def test_a_log_that_is_gone(original, workdir):
     (workdir / "metrics.jsonl").unlink()
     with pytest.raises(DamagedError, match=r"checkpoints/6: expected a log of at least 6 steps, got 0 complete ones"):
-        train(CONFIG, workdir, STEPS)
+        train(CONFIG, workdir, STEPS, job=original[1])
     assert (workdir / "checkpoints" / "6").exists()
 
 

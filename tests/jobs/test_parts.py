@@ -17,7 +17,7 @@ from contrastive_jax.jobs import command_line, parts, run
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows
 from tests.jobs import own_parts
-from tests.jobs.support import config, train
+from tests.jobs.support import QUICK, config, small, train
 
 HERE = "tests.jobs.own_parts"
 NAMED = {
@@ -70,9 +70,9 @@ def test_the_configuration_says_what_was_used(whole):
 
 def test_resumed_equals_uninterrupted(whole, tmp_path):
     """Dropout, normalisation, own numbers and own data among it."""
-    train(config(**NAMED), tmp_path, 3)
-    resumed = train(config(**NAMED), tmp_path, 6)
-    uninterrupted = train(config(**NAMED), whole[0], 6)
+    job = job_lib.prepare(config(**NAMED), tmp_path)
+    train(job.config, tmp_path, 3, job=job)
+    resumed, uninterrupted = (train(job.config, workdir, 6, job=job) for workdir in (tmp_path, whole[0]))
     jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
     assert (tmp_path / rows.ROWS).read_bytes() == (whole[0] / rows.ROWS).read_bytes()
 
@@ -95,14 +95,14 @@ def test_values_that_json_cannot_hold_stay_bound(tmp_path):
         return 1 / (1 + squared)
 
     own = parts.Own(loss=functools.partial(losses.kcl, kernel=kernel, gamma=np.float32(8)))
-    job = job_lib.prepare(config(), tmp_path, own=own)
+    job = job_lib.prepare(small(), tmp_path, own=own)
     assert dict(job.config.loss.kwargs) == {"gamma": 8.0}
     assert job.program.objective.loss.keywords == {"kernel": kernel}
 
 
 @pytest.mark.parametrize("given", [optax.sgd(0.1), "adamw", lambda schedule: optax.sgd(schedule)])
 def test_an_optimizer_may_be_given_in_any_form(given, tmp_path):
-    job = job_lib.prepare(config(), tmp_path, own=parts.Own(optimizer=given, metrics=own_parts.largest_id))
+    job = job_lib.prepare(small(), tmp_path, own=parts.Own(optimizer=given, metrics=own_parts.largest_id))
     assert isinstance(job.program.optimizer, optax.GradientTransformation) and "largest_id" in job.program.metrics
 
 
@@ -118,9 +118,9 @@ def test_test_images_of_another_shape_or_class_are_refused_before_training(tmp_p
 
 def test_what_is_no_part_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"own\.loss: expected a function or its name, got int"):
-        job_lib.prepare(config(), tmp_path, own=parts.Own(loss=3))
+        job_lib.prepare(small(), tmp_path, own=parts.Own(loss=3))
     module = own_parts.Encoder((8, 8, 1), rngs=nnx.Rngs(0))
-    assert job_lib.prepare(config(), tmp_path, own=parts.Own(encoder=module)).program.dimensions == 16
+    assert job_lib.prepare(small(), tmp_path, own=parts.Own(encoder=module)).program.dimensions == 16
 
 
 def test_metrics_from_python_stand_beside_those_of_the_configuration(tmp_path):
@@ -154,12 +154,13 @@ def test_an_error_is_said_with_the_last_line_of_ones_own(tmp_path):
 
 def test_a_named_loss_given_from_python_has_its_name(tmp_path):
     own = parts.Own(loss=functools.partial(losses.dhel, temperature=0.3, form="sum"))
-    used = job_lib.prepare(config(), tmp_path, own=own).config
+    used = job_lib.prepare(small(), tmp_path, own=own).config
     assert used.loss.name == "dhel" and dict(used.loss.kwargs) == {"temperature": 0.3, "form": "sum"}
 
 
 def test_images_without_labels_train_and_are_measured(tmp_path, capsys):
-    summary = run.run(config(**{"data.source": f"{HERE}:unlabelled", "batch_size": 16}), tmp_path, steps=2)
+    unlabelled = {"data.source": f"{HERE}:unlabelled", "batch_size": 16}
+    summary = run.run(small(**QUICK | unlabelled), tmp_path, steps=2)
     assert summary["evaluation"] == {} and summary["geometry"].keys() == {"untrained encoder", "trained encoder"}
     said = capsys.readouterr()
     assert "Skipping the scores: the images have no labels" in said.err and "| trained encoder |" in said.out

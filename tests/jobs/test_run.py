@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -19,7 +20,7 @@ from contrastive_jax.jobs import evaluate, run
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
-from tests.jobs.support import config, train
+from tests.jobs.support import MLP, QUICK, as_options, config, drawing, flags, small, train
 
 STEPS_PER_EPOCH = 1437 // 64
 
@@ -31,7 +32,7 @@ def negatives(m):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A whole run of the smoke preset, set up once: its workdir and summary."""
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.numpy_dtype_promotion("standard"), drawing(True):
         workdir = tmp_path_factory.mktemp("finished")
         return workdir, run.run(config(), workdir)
 
@@ -134,11 +135,15 @@ def test_the_similarities_are_those_of_all_pairs_of_training_images(finished):
         assert found["trained encoder"][kind] == pytest.approx(want, rel=1e-3)
         assert found["untrained encoder"][kind]["mean"] != pytest.approx(x.mean(), rel=1e-2)
     assert found["theory_full_batch_negative"] == -1 / 1436
+    whole = {"pairs": 1437, "positive_mean": values["positive"].mean()}
+    whole |= {"negative_mean": values["cross_view"].mean(), "negative_variance": values["cross_view"].var()}
+    assert summary["whole_training_set_similarity"]["trained encoder"] == pytest.approx(whole, rel=1e-3)
 
 
 def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluate, "MAX_TRAINING_PAIRS", 100)
-    summary = run.run(config(**{"log.distribution": False, "evaluation.raw_pixels": False}), tmp_path, steps=1)
+    with drawing(True):
+        summary = run.run(small(**QUICK, **{"log.distribution": False}), tmp_path, steps=1)
     assert summary["steps"] == 1 and summary["steps_of_the_whole_run"] == 2 * STEPS_PER_EPOCH
     assert summary["training_set_similarity"]["pairs"] == 100
     assert summary["training_set_similarity"]["trained encoder"]["cross_view"]["count"] == 100 * 99
@@ -146,7 +151,8 @@ def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, ca
         assert set(similarity.files) == {"edges", *(f"training_set_{kind}" for kind in logs.KINDS)}
     assert (tmp_path / "similarity.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
-    assert "| training set, trained | 100 |" in out and "in batch" not in out
+    assert "| training set, trained, a sample | 100 |" in out and "| training set, trained | 1437 |" in out
+    assert "in batch" not in out
 
 
 def test_tensorboard_holds_the_histograms(finished):
@@ -198,6 +204,29 @@ def test_another_configuration_is_refused_and_nothing_overwritten(finished):
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*") if p.is_file()} == before
 
 
+def test_a_trace_of_some_steps(tmp_path, capsys):
+    """It changes no number, and names the parts of the step."""
+    job = job_lib.prepare(small(), tmp_path / "traced")
+    shapes = {
+        "image": jax.ShapeDtypeStruct((64, 8, 8, 1), np.uint8),
+        "id": jax.ShapeDtypeStruct((64,), np.int32),
+    }
+    names = job.mapped.trace(job.initial, shapes).lower().as_text(debug_info=True)
+    scopes = set(re.findall(r"(?<=[\"/(])(views|encoder|loss|distribution|update)(?=[/)])", names))
+    assert scopes == {"views", "encoder", "loss", "distribution", "update"}
+    for name, profile in (("plain", None), ("traced", range(1, 3))):
+        (tmp_path / name).mkdir()
+        with Checkpoints(tmp_path / name / "checkpoints", keep=1) as checkpoints, drawing(False):
+            run.train(job._replace(workdir=tmp_path / name), checkpoints, 4, profile)
+    assert "Wrote a profiler trace of steps 1 to 2 to" in capsys.readouterr().err
+    assert list((tmp_path / "traced" / "profile").rglob("perfetto_trace.json.gz"))
+    assert list((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))
+    assert (tmp_path / "plain" / logs.ROWS).read_bytes() == (tmp_path / "traced" / logs.ROWS).read_bytes()
+    with pytest.raises(UsageError, match=r"--profile=3:9: expected steps of this run, which takes 4, counted from 0"):
+        run.run(small(), tmp_path / "other", steps=4, profile=range(3, 9))
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("while_logging", "ends_after"), [(2, 4), (4, 5)])
 def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum, while_logging, ends_after):
@@ -215,7 +244,7 @@ def test_a_signal_ends_the_run_between_steps(tmp_path, monkeypatch, signum, whil
     with pytest.raises(
         Interrupted, match=f"stopped after step {ends_after}; run the same command to resume"
     ) as stopped:
-        train(config(**{"checkpoint.every": 1000}), tmp_path, 5)
+        train(small(**{"checkpoint.every": 1000}), tmp_path, 5)
     assert stopped.value.status == 128 + signum
     assert signal.getsignal(signum) == before
     assert len(logs.read_rows(tmp_path / "metrics.jsonl")) == ends_after
@@ -232,7 +261,7 @@ def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "wait", be_asked_and_wait)
     with pytest.raises(Interrupted, match="SIGTERM: stopped after step 2"):
-        train(config(), tmp_path, 2)
+        train(small(), tmp_path, 2)
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
         assert checkpoints.latest_step == 2
 
@@ -240,10 +269,10 @@ def test_a_signal_while_the_last_checkpoint_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_evaluation(tmp_path, signum):
     """By the command itself: a handler's exception may get lost."""
-    train(config(), tmp_path, 1)
+    train(small(), tmp_path, 1)
     command = [sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
-    flags = os.environ | {"XLA_FLAGS": ""}
-    process = subprocess.Popen([*command, "--steps=1"], env=flags, stderr=subprocess.PIPE, text=True)
+    options = {"env": os.environ | {"XLA_FLAGS": flags(devices=1)}, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, *as_options(MLP), "--steps=1"], **options)
     while "Evaluating untrained encoder" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signum)
@@ -254,14 +283,14 @@ def test_a_signal_ends_the_evaluation(tmp_path, signum):
 
 
 def test_fewer_steps_than_were_taken_are_refused(tmp_path):
-    train(config(), tmp_path, 2)
+    train(small(), tmp_path, 2)
     with pytest.raises(UsageError, match=f"--steps=1: expected at least 2, the steps that {tmp_path} has"):
-        run.run(config(), tmp_path, steps=1)
+        run.run(small(), tmp_path, steps=1)
 
 
 def test_a_run_goes_on_on_another_number_of_devices(tmp_path, monkeypatch):
     """At a learning rate at which a difference of rounding stays one, see test_step."""
-    job_config = config(**{"optimizer.learning_rate": 1e-4, "optimizer.warmup_epochs": 0.0})
+    job_config = small(**{"optimizer.learning_rate": 1e-4, "optimizer.warmup_epochs": 0.0})
 
     def train_on(devices, workdir, steps):
         monkeypatch.setattr(spmd, "devices", lambda: jax.devices()[:devices])
@@ -283,7 +312,7 @@ def test_a_run_goes_on_on_another_number_of_devices(tmp_path, monkeypatch):
 def test_what_is_not_finite_is_never_saved(tmp_path, every):
     """At this learning rate a finite gradient makes parameters that are not."""
     overrides = {"optimizer.learning_rate": 1e12, "optimizer.warmup_epochs": 0.0, "checkpoint.every": every}
-    job_config = config(**overrides)
+    job_config = small(**overrides)
     with pytest.raises(NonFiniteError, match=r"step \d+: expected finite numbers, got loss") as error:
         run.run(job_config, tmp_path)
     job = job_lib.prepare(job_config, tmp_path)

@@ -93,6 +93,20 @@ def align_uniform(setting, weight, alpha, t):
     return setting.bound(2 + 2 * t * weight, 4 + weight * (4 * t + 4 * np.log(len(setting.u))))
 
 
+def squares(slope, size, *, moments=False):
+    """A mean of squares. By moments it is one over all candidates, positives among them, less those that do not count:
+    it is wrong by a rounding of the former, as often as its candidates are more than the negatives, and of the latter.
+    """
+
+    def bound(setting, **_):
+        m, d = setting.u.shape
+        negatives = (setting.ids[:, None] != setting.ids).sum(axis=1).clip(1)
+        times = 2 * (1 + m / negatives) if moments or m >= 2 * d else 1
+        return times * setting.bound(slope, size)
+
+    return bound
+
+
 def info_nce_based(setting, slope, **_):
     """log(1 + sum of softplus), whose derivative is no greater than itself."""
     return setting.bound(2 * slope, 2 * slope + np.log(4 * len(setting.u)) + 1)
@@ -108,9 +122,9 @@ BOUNDS = {
     "sup_con": sup_con,
     "multi_view_info_nce": softmax(),
     "multi_view_dhel": softmax(logarithms=3),
-    "vrns": lambda setting, num_instances: setting.bound(4, 4),
+    "vrns": squares(4, 4),
     "siglip": siglip,
-    "spectral": lambda setting: setting.bound(3, 2),
+    "spectral": squares(3, 2),
     "kcl": kcl,
     "align_uniform": align_uniform,
     "info_nce_based": info_nce_based,

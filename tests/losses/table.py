@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import losses
-from tests.losses import oracles
+from tests.losses import bounds, oracles
 from tests.mappings import MAPPINGS
 
 AUTHORS = np.load(Path(__file__).parent / "authors_values.npz")
@@ -194,6 +194,15 @@ ROWS = {
         settings_in_file(r"lee\.vrn\[n=(.+)\]", lambda n: {"num_instances": n}),
         symmetric=False,
     ),
+    "vrns_moments": Row(
+        partial(losses.vrns, implementation="moments"),
+        oracles.vrns,
+        {"num_instances": 50_000},
+        settings_in_file(r"lee\.vrn\[n=(.+)\]", lambda n: {"num_instances": n}),
+        symmetric=False,
+        of=losses.vrns,
+        bound=bounds.squares(4, 4, moments=True),
+    ),
     "siglip": Row(
         losses.siglip,
         oracles.siglip,
@@ -203,6 +212,14 @@ ROWS = {
         **NEW,
     ),
     "spectral": Row(losses.spectral, oracles.spectral, symmetric=False, **NEW),
+    "spectral_moments": Row(
+        partial(losses.spectral, implementation="moments"),
+        oracles.spectral,
+        symmetric=False,
+        of=losses.spectral,
+        bound=bounds.squares(3, 2, moments=True),
+        **VARIANT,
+    ),
     "kcl_gaussian": kcl_row("gaussian", 2.0, kernel_settings("gaussian"), **NEW),
     "kcl_log": kcl_row("log", 2.0, kernel_settings("log", factor=2.0), **VARIANT),
     "kcl_imq": kcl_row("imq", 1.0, kernel_settings("imq"), **VARIANT),

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from contrastive_jax import metrics
+from contrastive_jax.metrics import _similarity, _words
 from contrastive_jax.pairwise import shared
 from tests.mappings import AXIS, MAPPINGS
 
@@ -30,12 +31,12 @@ def expected(u, v, ids):
     }
 
 
-def check(distribution, u, v, ids):
+def check(distribution, u, v, ids, dtype=jnp.uint32):
     for kind, values in expected(u, v, ids).items():
         got = getattr(distribution, kind)
         edges = metrics.similarity_edges(BINS)
         np.testing.assert_array_equal(got.counts, np.histogram(values, edges)[0], err_msg=kind)
-        assert got.counts.dtype == jnp.uint32
+        assert got.counts.dtype == dtype
         assert got.count == len(values) == got.counts.sum()
         moments = [np.mean(values), np.var(values), np.min(values), np.max(values)]
         np.testing.assert_allclose([got.mean, got.variance, got.least, got.greatest], moments, rtol=1e-5, atol=1e-6)
@@ -46,6 +47,52 @@ def test_every_pair_once(ids):
     u, v = batch()
     got = jax.jit(lambda u, v: metrics.similarity_distribution(u, v, num_bins=BINS, ids=jnp.asarray(ids)))(u, v)
     check(got, u, v, ids)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_counts_beyond_32_bits_are_two_words(implementation, monkeypatch):
+    """As they are of more than 65,536 pairs; here the limit is lowered."""
+    monkeypatch.setattr(_similarity, "MAX_NARROW", M**2 - 1)
+    monkeypatch.setattr(shared, "DENSE_ENTRIES", 2 * M)
+    u, v = batch()
+    ids = jnp.asarray(np.arange(M) // 2)
+    fn = functools.partial(metrics.similarity_distribution, num_bins=BINS, implementation=implementation)
+    got = jax.jit(lambda u, v: fn(u, v, ids=ids))(u, v)
+    assert got.cross_view.counts.shape == (2, BINS) and got.cross_view.count.shape == (2,)
+    check(metrics.to_host(got), u, v, ids, jnp.uint64)
+
+
+@pytest.mark.parametrize("implementation", ["blockwise", "ring"])
+@pytest.mark.parametrize("mapped", MAPPINGS.values(), ids=MAPPINGS.keys())
+def test_two_words_on_several_devices(mapped, implementation, monkeypatch):
+    monkeypatch.setattr(_similarity, "MAX_NARROW", M**2 - 1)
+    u, v = batch()
+    options = {"num_bins": BINS, "implementation": implementation, "axis_name": AXIS}
+    got = mapped(lambda u, v: metrics.similarity_distribution(u, v, **options), 4)(u, v, out=PartitionSpec())
+    check(metrics.to_host(got), u, v, np.arange(M), jnp.uint64)
+
+
+def test_which_counts_are_two_words():
+    for m, shape in ((65_536, (100,)), (65_537, (2, 100))):
+        found = jax.eval_shape(metrics.similarity_distribution, *[jax.ShapeDtypeStruct((m, 1), jnp.float32)] * 2)
+        assert all(kind.counts.shape == shape and kind.count.shape == shape[:-1] for kind in found)
+
+
+def test_words_add_up_beyond_32_bits():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 2**40, (300, 7), np.uint64)
+    words = jnp.stack([jnp.asarray(counts & 0xFFFFFFFF, jnp.uint32), jnp.asarray(counts >> 32, jnp.uint32)], axis=-2)
+    total = jax.jit(lambda x: _words.add_words(x, lambda y: y.sum(axis=0), -2))(words)
+    np.testing.assert_array_equal(_words.to_uint64(np.asarray(total), -2), counts.sum(axis=0))
+    np.testing.assert_allclose(_words.to_float(total, jnp.float32, -2), counts.sum(axis=0), rtol=1e-6)
+
+
+def test_sets_whose_pairs_32_bits_do_not_count_merge_into_two_words():
+    each = jax.vmap(functools.partial(metrics.similarity_distribution, num_bins=BINS))(*batch().reshape(2, 2, 8, D))
+    merged = metrics.merge(each, max_pairs=2**33)
+    assert merged.cross_view.counts.shape == (2, BINS)
+    for wide, narrow in zip(metrics.to_host(merged), metrics.to_host(metrics.merge(each)), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, wide, narrow)
 
 
 def test_the_counts_add_up():
@@ -163,7 +210,6 @@ def test_carries_no_gradient():
             lambda u, v: metrics.similarity_distribution(u, v, implementation="x"),
             "expected implementation 'dense', 'blockwise', 'ring'.*got 'x'",
         ),
-        (lambda *_: jax.eval_shape(metrics.similarity_distribution, *[jnp.zeros((65_537, 1))] * 2), "65536.*65537"),
     ],
 )
 def test_bad_input(call, message):

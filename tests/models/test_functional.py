@@ -112,7 +112,7 @@ def run_mapped(kind, devices, graphdef, params, state, *data):
         if kind == "pmap":
             mapped = jax.pmap(per_device, "batch", in_axes=axes, devices=jax.devices()[:devices])
         else:
-            mapped = jax.vmap(per_device, axes, axis_name="batch")
+            mapped = jax.jit(jax.vmap(per_device, axes, axis_name="batch"))
         out = mapped(params, state, *parts)
         for leaf in jax.tree.leaves(out):
             np.testing.assert_array_equal(leaf, jnp.broadcast_to(leaf[:1], leaf.shape))

@@ -30,10 +30,10 @@ def simclr(instances, *, axis_name):
 
 
 def expected(fn, instances, size):
-    """Each contrast set on its own."""
-    parts = [slice(i, i + size) for i in range(0, BATCH, size)]
-    each = [fn(jax.tree.map(lambda x, p=p: x[p], instances), axis_name=None) for p in parts]
-    return jax.tree.map(lambda *values: jnp.concatenate(values), *each)
+    """Each contrast set on its own, one after the other."""
+    sets = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), instances)
+    values = jax.lax.map(lambda one: fn(one, axis_name=None), sets)
+    return jax.tree.map(lambda x: x.reshape(BATCH, *x.shape[2:]), values)
 
 
 def map_instances(mapping, fn, devices):

@@ -103,7 +103,7 @@ class StepLog:
     """Writes the logs of a run: every step exactly once, in order. Use it as a context manager.
 
     The files are metrics.jsonl, `similarity.counts`, TensorBoard events and nonfinite.jsonl. Each step appends
-    uint32 [3, num_bins] to `similarity.counts`; `read_counts` reads them back.
+    uint64 [3, num_bins] to `similarity.counts`; `read_counts` reads them back.
 
     Args:
       workdir: the workdir of the run.
@@ -141,7 +141,7 @@ class StepLog:
         """
         self._rows.write(json.dumps(replace_nonfinite(row)) + "\n")
         if distribution is not None:
-            self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint32).tobytes())
+            self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint64).tobytes())
         if row["step"] % self._tensorboard_every == 0:
             # TensorBoard has the step itself, and the counts in its histograms.
             counts = tuple(f"{kind}_count" for kind in KINDS)
@@ -170,8 +170,8 @@ class StepLog:
 
 
 def read_counts(path: Path, num_bins: int) -> np.ndarray:
-    """The histograms of all logged steps, uint32 [steps, 3, num_bins]."""
-    return np.fromfile(path, np.uint32).reshape(-1, len(KINDS), num_bins)
+    """The histograms of all logged steps, uint64 [steps, 3, num_bins]."""
+    return np.fromfile(path, np.uint64).reshape(-1, len(KINDS), num_bins)
 
 
 def save_similarity(
@@ -288,4 +288,4 @@ def _truncate(path: Path, size: int) -> None:
 
 
 def _bytes_per_step(num_bins: int) -> int:
-    return len(KINDS) * num_bins * np.dtype(np.uint32).itemsize
+    return len(KINDS) * num_bins * np.dtype(np.uint64).itemsize

@@ -4,7 +4,7 @@ import pytest
 
 from configs import smoke
 from contrastive_jax.data import sources
-from experiments.benchmarks import convolution, losses, ring, training
+from experiments.benchmarks import convolution, losses, moments, ring, sets, training
 
 
 @pytest.fixture
@@ -49,6 +49,23 @@ def test_the_ring_holds_less_and_has_the_same_value():
     )
     assert of_ring == pytest.approx(value, rel=1e-5)
     assert less < megabytes and len(times) == 1
+
+
+def test_copies_are_those_of_single_calls():
+    one_by_one, *mapped = (call() for call in sets.make_calls("info_nce", 2, 8, "blockwise"))
+    values = [float(value) for value, _ in one_by_one]
+    assert float(mapped[0][0]) == pytest.approx(sum(values) / 2, rel=1e-5)
+    assert mapped[1][0].tolist() == pytest.approx(values, rel=1e-5)
+    assert mapped[2][0].shape == (2,)
+    assert len(sets.measure("info_nce", 2, 8, "dense", repeats=1)) == 4
+
+
+def test_moments_are_as_exact_as_all_pairs(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["moments", "--sizes=512", "--alone=512", "--repeats=1"])
+    assert moments.main() == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["blockwise", "moments", "moments, ids", "moments"]
+    assert all(float(error) < 1e-5 for row in rows for error in row[-2:])
 
 
 def test_both_forms_of_a_convolution(monkeypatch, capsys):

@@ -17,17 +17,16 @@ from contrastive_jax.jobs import run
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine import processes
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
-from tests.jobs.support import config
+from tests.jobs.support import MLP, QUICK, as_options, flags, small
 
 STEPS = 10
 # As in test_step: at this learning rate a difference of rounding stays one.
 OVERRIDES = {
+    **MLP,
+    **QUICK,
     "optimizer.learning_rate": 1e-4,
     "optimizer.warmup_epochs": 0.0,
     "checkpoint.keep": 1000,
-    "evaluation.raw_pixels": False,
-    "evaluation.probe_epochs": 1,
-    "evaluation.draws": 1,
 }
 
 
@@ -39,13 +38,12 @@ def free_port():
 
 def start(workdir, which, *options, **environment):
     """One process, of two devices."""
-    overrides = [f"--config.{name}={value}" for name, value in OVERRIDES.items()]
+    overrides = as_options(OVERRIDES)
     command = [sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={workdir}"]
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
     with open(workdir.with_name(f"{which}.log"), "w") as log:
         return subprocess.Popen(
             [*command, *overrides, *options],
-            env={**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **environment},
+            env={**os.environ, "XLA_FLAGS": flags(devices=2), **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -75,7 +73,7 @@ def latest(workdir):
 
 
 def state_at(workdir, step):
-    job = job_lib.prepare(config(**OVERRIDES), workdir)
+    job = job_lib.prepare(small(**OVERRIDES), workdir)
     with Checkpoints(workdir / "checkpoints", keep=1000) as checkpoints:
         return checkpoints.restore(job.initial, step)
 
@@ -109,7 +107,7 @@ def test_two_processes_are_one_job_end_together_and_resume(tmp_path, monkeypatch
 
     monkeypatch.setattr(spmd, "devices", lambda: jax.devices()[:4])
     with Checkpoints(alone / "checkpoints", keep=1000) as checkpoints:
-        run.train(job_lib.prepare(config(**OVERRIDES), alone), checkpoints, STEPS)
+        run.train(job_lib.prepare(small(**OVERRIDES), alone), checkpoints, STEPS)
     got, want = state_at(together, STEPS), state_at(alone, STEPS)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-6), got.params, want.params)
 
