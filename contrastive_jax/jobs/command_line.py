@@ -156,9 +156,9 @@ def _apply(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
     return faults
 
 
-def main(arguments: Sequence[str], *, owns_process: bool = False) -> int:
-    """Run a command line; return the exit status. `owns_process` allows settings of the whole process."""
-    from contrastive_jax.jobs.machine import memory, processes
+def main(arguments: Sequence[str]) -> int:
+    """Run a command line; return the exit status."""
+    from contrastive_jax.jobs.machine import processes
 
     try:
         # First, because a preset or a part may use JAX when it is imported.
@@ -166,8 +166,6 @@ def main(arguments: Sequence[str], *, owns_process: bool = False) -> int:
         options = parse(arguments)
     except (UsageError, MissingExtraError) as error:
         return _fail(error)
-    if owns_process:
-        memory.keep_freed_memory()
     return _train(options)
 
 
@@ -214,7 +212,7 @@ def _fail(message: object, process: str = "") -> int:
 
 def run_as_program(arguments: Sequence[str]) -> NoReturn:
     """Run `main` as a whole process. After a failure, exit at once without waiting for other processes."""
-    status = main(arguments, owns_process=True)
+    status = main(arguments)
     if status:
         sys.stdout.flush()
         sys.stderr.flush()

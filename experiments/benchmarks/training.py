@@ -7,9 +7,8 @@
 Each job is timed three ways: with the distribution, without it, and in PyTorch with the same network, views, loss and
 optimiser on as many threads. The two networks are first checked to be the same function. The three take turns step by
 step, so a change in the machine's speed affects all of them. A ratio is that of the medians. An image counts once,
-though two views of it are encoded. The process keeps freed memory, as experiments.train does on a CPU; PyTorch's steps
-profit from that too. Where other work keeps the cores busy, set OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads wait for
-each other in loops.
+though two views of it are encoded. The process has large pages, as that of experiments.train; PyTorch profits too.
+Where other work keeps the cores busy, set OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads wait for each other in loops.
 """
 
 import argparse
@@ -157,12 +156,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: --jobs: expected some of {', '.join(JOBS)}, got {', '.join(unknown)}.", file=sys.stderr)
         return 2
     about = environment.describe()
-    kept = memory.keep_freed_memory()
     gigabytes = psutil.virtual_memory().total / 2**30
     print(
         f"{about['devices']} x {about['device']}, {psutil.cpu_count(logical=False)} cores, {gigabytes:.0f} GiB, "
-        f"jax {about['versions']['jax']}, load {psutil.getloadavg()[0]:.1f} before the first step, "
-        f"freed memory {'kept' if kept else 'given back'}\n"
+        f"jax {about['versions']['jax']}, load {psutil.getloadavg()[0]:.1f} before the first step\n"
     )
     print("| job | batch | images/s | without the distribution | ratio | PyTorch | its time to ours |")
     print("|---|---:|---:|---:|---:|---:|---:|")
@@ -172,4 +169,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    memory.restart_with_large_pages()
     sys.exit(main(sys.argv[1:]))

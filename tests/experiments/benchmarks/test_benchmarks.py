@@ -14,7 +14,6 @@ def smallest_job(monkeypatch):
         training, "JOBS", {"smoke": lambda: (smoke.get_config(), sources.load("digits", split="train"))}
     )
     monkeypatch.setattr(training, "make_torch_stepper", lambda config, source: None)
-    monkeypatch.setattr(training.memory, "keep_freed_memory", lambda: False)  # it would stay so for the other tests
 
 
 def test_the_training_step(smallest_job, capsys):
