@@ -73,8 +73,9 @@ def moments(
 
     Example:
       >>> anchors = jnp.eye(3)
-      >>> pairwise.moments(anchors, anchors + 1, paired=True).squares
-      Array([2., 2., 2.], dtype=float32)
+      >>> found = pairwise.moments(anchors, anchors + 1, paired=True)
+      >>> float(found.number[0]), round(float(found.squares[0]), 4)
+      (2.0, 2.0)
 
     References:
       Welch, 1974, Lower bounds on the maximum cross correlation of signals: the mean of all s^2 is at least 1/d.

@@ -79,8 +79,8 @@ def finite_exp(x: ArrayLike) -> jax.Array:
       The same shape and dtype, above 0 and finite.
 
     Example:
-      >>> jax.value_and_grad(lambda log_scale: 1 / pairwise.finite_exp(-log_scale))(-104.0)[1]
-      Array(0., dtype=float32, weak_type=True)
+      >>> float(jax.grad(lambda log_scale: 1 / pairwise.finite_exp(-log_scale))(-104.0))
+      0.0
     """
     x = jnp.asarray(x)
     limit = math.floor(-math.log(float(jnp.finfo(x.dtype).tiny))) - 1
