@@ -17,6 +17,9 @@ from contrastive_jax.errors import MissingExtraError
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would end in a traceback, or in no end at all
     try:
+        from contrastive_jax.jobs.machine import memory
+
+        memory.restart_with_large_pages()  # before the imports that take long
         from contrastive_jax.jobs import command_line
     except MissingExtraError as error:
         sys.exit(f"error: {error}")

@@ -1,9 +1,9 @@
-"""Convolution that is a matrix product on the small maps where XLA convolves slowly."""
+"""Convolution in the forms that are fast on a CPU: a matrix product on small maps, another gradient on large ones."""
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,17 @@ import numpy as np
 from jax import lax
 
 from contrastive_jax.models._checks import check_choice
+from contrastive_jax.models._patches import convolve_with_patches
 
-Padding = str | Sequence[tuple[int, int]]
+Form = Literal["convolution", "product", "patches"]
+Numbers = Sequence[tuple[int, int]]
+Padding = str | Numbers
 # What making an entry of the dense kernel costs, and its gradient, in multiply-adds of XLA's slow convolutions on CPUs;
 # measured by experiments/benchmarks/convolution.py.
 _ENTRY_COST = 18
+# Multiply-adds of a convolution from which the loop over images pays for compiling it, and the smallest map that XLA
+# transposes slowly; measured by the same script with --gradient.
+_LEAST_WORK, _LEAST_MAP = 2**27, 16
 
 
 def convolve(
@@ -24,25 +30,32 @@ def convolve(
     strides: Sequence[int],
     padding: Padding,
     *,
-    implementation: Literal["convolution", "product"] | None = None,
+    implementation: Form | None = None,
     **options: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`, by a matrix product on very small maps.
+    """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`, in the form that is fastest on a CPU.
 
     On CPUs, XLA's convolution and its gradient take 5 to 50 times longer for each multiply-add where the output is
-    smaller than the kernel, as in the last stages of a ResNet on 8x8 images. There the whole map is one vector, and the
-    kernel the matrix from it to the output. That matrix has height * width / k^2 times as many multiply-adds for an
-    image, and has to be made, so that it pays from a certain batch on.
+    smaller than the kernel, as in the last stages of a ResNet on 8x8 images. There "product" takes the whole map as one
+    vector, and the kernel as the matrix from it to the output. That matrix has height * width / k^2 times as many
+    multiply-adds for an image, and has to be made, so that it pays from a certain batch on.
+
+    On larger maps only the gradient of the kernel is slow: XLA first transposes the images, batch last, which costs as
+    much as the product itself. "patches" computes the same convolution, and its kernel's gradient a few images at a
+    time, without the transposition.
+
+    The platform is known when the program is lowered: whatever is chosen here, other platforms than the CPU get the
+    plain convolution.
 
     Args:
       images: [b, h, w, c].
       kernel: [k, k, c, o].
       strides, padding, options: as for `lax.conv_general_dilated`.
-      implementation: "convolution", or "product" (for which the padding is given in numbers, and dilations and groups
-        are 1); None takes the faster one.
+      implementation: "convolution", "product" or "patches" (for the last two the padding is given in numbers, and
+        dilations and groups are 1), on every platform; None takes the fastest one.
 
     Returns:
-      [b, h', w', o]; both implementations agree up to rounding.
+      [b, h', w', o]; all implementations agree up to rounding.
 
     Raises:
       UsageError: an unknown implementation.
@@ -53,25 +66,43 @@ def convolve(
       Array([[4., 4.],
              [4., 4.]], dtype=float32)
     """
-    if implementation is None:
-        implementation = _choose(images.shape, kernel.shape, strides, padding, options)
-    check_choice("implementation", implementation, ("convolution", "product"))
-    if implementation == "product":
-        return _multiply(images, kernel, strides, padding, options.get("precision"))
     options.setdefault("dimension_numbers", ("NHWC", "HWIO", "NHWC"))
-    return lax.conv_general_dilated(images, kernel, strides, padding, **options)
+    precision = options.get("precision")
+
+    def plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(images, kernel, strides, padding, **options)
+
+    forms: dict[str, Callable[..., jax.Array]] = {
+        "convolution": plain,
+        "product": lambda x, w: _multiply(x, w, strides, padding, precision),
+        "patches": lambda x, w: convolve_with_patches(plain, x, w, strides, cast("Numbers", padding), precision),
+    }
+    if implementation is not None:
+        check_choice("implementation", implementation, tuple(forms))
+        return forms[implementation](images, kernel)
+    fastest = _choose(images, kernel, strides, padding, options)
+    if fastest == "convolution":
+        return plain(images, kernel)
+    return lax.platform_dependent(images, kernel, cpu=forms[fastest], default=plain)
 
 
 def _choose(
-    images: tuple[int, ...], kernel: tuple[int, ...], strides: Sequence[int], padding: Padding, options: dict[str, Any]
-) -> Literal["convolution", "product"]:
+    images: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding, options: dict[str, Any]
+) -> Form:
+    """The fastest form on a CPU."""
     if isinstance(padding, str) or not _is_plain(options) or jax.default_backend() != "cpu":
         return "convolution"
-    window, sizes = kernel[:2], images[1:3]
+    window, sizes = kernel.shape[:2], images.shape[1:3]
     outputs = [_num_outputs(*axis) for axis in zip(sizes, window, strides, padding, strict=True)]
     is_slow = math.prod(sizes) == 1 or all(n < k for n, k in zip(outputs, window, strict=True))
-    pays = _ENTRY_COST * math.prod(sizes) <= images[0] * math.prod(window)
-    return "product" if is_slow and pays else "convolution"
+    if is_slow and _ENTRY_COST * math.prod(sizes) <= len(images) * math.prod(window):
+        return "product"
+    work = len(images) * math.prod(outputs) * kernel.size
+    pays = math.prod(sizes) >= _LEAST_MAP and work >= _LEAST_WORK
+    # The loop sums the gradient in the dtype of the images, which float32 bears and bfloat16 does not; and it takes
+    # slices of the batch, which an explicit axis of a mesh may hold in parts.
+    can_loop = images.dtype == kernel.dtype == jnp.float32 and not any(jax.typeof(images).sharding.spec)
+    return "patches" if pays and can_loop else "convolution"
 
 
 def _is_plain(options: dict[str, Any]) -> bool:

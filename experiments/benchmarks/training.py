@@ -7,10 +7,12 @@
 Each job is timed three ways: with the distribution, without it, and in PyTorch with the same network, views, loss and
 optimiser on as many threads. The two networks are first checked to be the same function. The three take turns step by
 step, so a change in the machine's speed affects all of them. A ratio is that of the medians. An image counts once,
-though two views of it are encoded.
+though two views of it are encoded. The process has large pages, as that of experiments.train; PyTorch profits too.
+Where other work keeps the cores busy, set OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads wait for each other in loops.
 """
 
 import argparse
+import functools
 import importlib.util
 import statistics
 import sys
@@ -30,7 +32,7 @@ from contrastive_jax.data import batches, sources
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs import parts
 from contrastive_jax.jobs.logs import rows as logs
-from contrastive_jax.jobs.machine import environment
+from contrastive_jax.jobs.machine import environment, memory
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.state import Program, TrainState
 
@@ -43,14 +45,20 @@ def make_digits_job() -> Job:
     return digits.get_config(), sources.load("digits", split="train")
 
 
-def make_resnet18_32_job() -> Job:
-    """ResNet-18 at 32x32, batch 256: the CIFAR preset on random pixels, which take as long as real ones."""
+def make_resnet18_32_job(batch_size: int = 256) -> Job:
+    """ResNet-18 at 32x32: the CIFAR preset on random pixels, which take as long as real ones."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (512, 32, 32, 3), np.uint8)
-    return cifar10.get_config(), sources.ArraySource(images, np.arange(512) % 10, name="random")
+    config = cifar10.get_config()
+    config.batch_size = batch_size
+    return config, sources.ArraySource(images, np.arange(512) % 10, name="random")
 
 
-JOBS = {"digits": make_digits_job, "resnet18_32": make_resnet18_32_job}
+JOBS = {
+    "digits": make_digits_job,
+    "resnet18_32": make_resnet18_32_job,
+    "resnet18_32_64": functools.partial(make_resnet18_32_job, 64),
+}
 
 
 def build(config: ConfigDict, source: sources.Source) -> tuple[batches.BatchOrder, Program, TrainState]:
@@ -110,9 +118,8 @@ def _check_same_function(program: Program, state: TrainState, model: Any, config
 
     size, channels = config.data.image_size, model.encoder.first.conv.in_channels
     images = np.random.default_rng(0).normal(size=(8, size, size, channels)).astype(np.float32)
-    ours = np.asarray(
-        models.apply(program.graphdef, state.params.model, state.model_state, jnp.asarray(images), train=True)[0]
-    )
+    params, model_state = jax.tree.map(jnp.asarray, (state.params.model, state.model_state))
+    ours = np.asarray(models.apply(program.graphdef, params, model_state, jnp.asarray(images), train=True)[0])
     with torch.no_grad():
         theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
@@ -149,9 +156,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: --jobs: expected some of {', '.join(JOBS)}, got {', '.join(unknown)}.", file=sys.stderr)
         return 2
     about = environment.describe()
-    memory = psutil.virtual_memory().total / 2**30
+    gigabytes = psutil.virtual_memory().total / 2**30
     print(
-        f"{about['devices']} x {about['device']}, {psutil.cpu_count(logical=False)} cores, {memory:.0f} GiB, "
+        f"{about['devices']} x {about['device']}, {psutil.cpu_count(logical=False)} cores, {gigabytes:.0f} GiB, "
         f"jax {about['versions']['jax']}, load {psutil.getloadavg()[0]:.1f} before the first step\n"
     )
     print("| job | batch | images/s | without the distribution | ratio | PyTorch | its time to ours |")
@@ -162,4 +169,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    memory.restart_with_large_pages()
     sys.exit(main(sys.argv[1:]))

@@ -26,7 +26,9 @@ def test_the_training_step(smallest_job, capsys):
 
 def test_jobs_that_are_not_there(capsys):
     assert training.main(["--jobs=digits,mnist"]) == 2
-    assert capsys.readouterr().err == "error: --jobs: expected some of digits, resnet18_32, got mnist.\n"
+    assert (
+        capsys.readouterr().err == "error: --jobs: expected some of digits, resnet18_32, resnet18_32_64, got mnist.\n"
+    )
 
 
 @pytest.mark.parametrize("library", losses.OURS)
@@ -71,3 +73,14 @@ def test_both_forms_of_a_convolution(monkeypatch, capsys):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[:4] for row in rows] == [["2", "1", "4", "2"], ["2", "2", "4", "2"]]
     assert all(row[6] in convolution.FORMS and row[7] in convolution.FORMS for row in rows)
+
+
+def test_both_ways_to_the_gradient_of_a_kernel(monkeypatch, capsys):
+    arguments = ["--gradient", "--sizes=4", "--channels=4", "--batches=2", "--seconds=0"]
+    monkeypatch.setattr("sys.argv", ["convolution", *arguments])
+    convolution.main()
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert "patches, ms" in header and len(rows) == 2
+    for row in rows:
+        *_, taken, faster = [cell.strip() for cell in row.split("|")[1:-1]]
+        assert taken == "convolution" and faster in convolution.GRADIENTS
