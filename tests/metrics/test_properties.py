@@ -11,9 +11,10 @@ from contrastive_jax import metrics, theory
 from tests import strategies
 from tests.losses import oracles
 
-WITHOUT_A_VALUE = {"PairSimilarities", "SimilarityDistribution"}
-OF_DISTRIBUTIONS = {"merge", "merge_devices", "select", "similarity_edges"}
-TESTED = {"similarity_distribution", "alignment", "uniformity", "wasserstein_uniformity", "effective_rank", "rank"}
+WITHOUT_A_VALUE = {"NegativeMoments", "PairSimilarities", "SimilarityDistribution"}
+OF_DISTRIBUTIONS = {"merge", "merge_devices", "select", "similarity_edges", "to_host"}
+TESTED = {"similarity_distribution", "negative_moments", "alignment", "uniformity", "wasserstein_uniformity"}
+TESTED |= {"effective_rank", "rank"}
 BINS = 20
 
 
@@ -82,6 +83,27 @@ def test_similarity_distribution(example):
                 got = jax.tree.map(np.asarray, distribution(jnp.asarray(u), jnp.asarray(v), jnp.asarray(ids)))
                 for kind, want in similarities(u, v, ids).items():
                     check_distribution(getattr(got, kind), want, shape)
+
+
+@hypothesis.given(distributions())
+def test_negative_moments(example):
+    """A rounding of the sums over all pairs, of which the negatives may be a part."""
+    shape, batches = example
+    half = half_epsilon(shape)
+    with shape.precision:
+        moments = jax.jit(lambda u, v, ids: metrics.negative_moments(u, v, ids=ids))
+        for (u, v), ids, poison in batches:
+            want = similarities(u, v, ids)["cross_view"]
+            number, *got = np.asarray(moments(*map(jnp.asarray, (u, v, ids))), np.float64)
+            assert number == len(want)
+            if len(want) == 0:
+                continue
+            times = 2 * (1 + shape.m**2 / len(want))
+            allowed = times * (2 * error_of_similarity(shape, half) + (8 + np.sqrt(len(want))) * half)
+            assert np.all(np.abs(np.subtract(got, [want.mean(), want.var()])) <= allowed)
+            u, v = poison.into(np.stack([u, v]))
+            if np.isnan(similarities(u, v, ids)["cross_view"]).any():
+                assert np.isnan(moments(*map(jnp.asarray, (u, v, ids)))[1:]).all()
 
 
 @st.composite
