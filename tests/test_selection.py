@@ -67,7 +67,7 @@ def test_every_loss_stays(test, request):
 
 def test_the_authors_values_stay(request):
     if (forms := collected(request, LOSS % "values.py::test_authors_values")) is not None:
-        assert len(forms) == 13
+        assert len(forms) == 14
 
 
 def test_what_is_named_exists():

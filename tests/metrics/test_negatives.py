@@ -46,7 +46,8 @@ def test_any_number_of_devices(mapped, devices):
     u, v = pairs()
     ids = jnp.asarray(IDS["paired"])
     fn = functools.partial(metrics.negative_moments, axis_name=AXIS)
-    found = mapped(lambda u, v, ids: fn(u, v, ids=ids), devices)(u, v, ids, out=PartitionSpec())
+    call = functools.partial(mapped(lambda u, v, ids: fn(u, v, ids=ids), devices), out=PartitionSpec())
+    found = jax.jit(call)(u, v, ids)
     np.testing.assert_allclose(found, expect(u, v, IDS["paired"]), rtol=1e-5, atol=1e-6)
 
 

@@ -68,7 +68,8 @@ def test_two_words_on_several_devices(mapped, implementation, monkeypatch):
     monkeypatch.setattr(_similarity, "MAX_NARROW", M**2 - 1)
     u, v = batch()
     options = {"num_bins": BINS, "implementation": implementation, "axis_name": AXIS}
-    got = mapped(lambda u, v: metrics.similarity_distribution(u, v, **options), 4)(u, v, out=PartitionSpec())
+    fn = mapped(lambda u, v: metrics.similarity_distribution(u, v, **options), 4)
+    got = jax.jit(functools.partial(fn, out=PartitionSpec()))(u, v)
     check(metrics.to_host(got), u, v, np.arange(M), jnp.uint64)
 
 

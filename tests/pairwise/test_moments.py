@@ -61,7 +61,7 @@ def test_any_number_of_devices(mapped, name, devices):
     def fn(anchors, candidates, a, c):
         return pairwise.moments(anchors, candidates, shift=SHIFT, anchor_ids=a, candidate_ids=c, axis_name=AXIS)
 
-    got = mapped(fn, devices)(ANCHORS, CANDIDATES, a, c)
+    got = jax.jit(mapped(fn, devices))(ANCHORS, CANDIDATES, a, c)
     check(got, expect(ANCHORS, CANDIDATES, *IDS[name]))
 
 
