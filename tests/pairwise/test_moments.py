@@ -127,8 +127,8 @@ def test_a_million_rows_lose_nothing_in_float32():
     """The sum over rows: a running sum of a million terms would be wrong in the fourth digit."""
     x = jnp.full((1 << 20, 1), 0.1, jnp.float32)
     found = pairwise.moments(jnp.ones((1, 1)), x)
-    np.testing.assert_allclose(found.total[0], float(x[0, 0]) * 2**20, rtol=1e-6)
-    np.testing.assert_allclose(found.squares[0], float(x[0, 0]) ** 2 * 2**20, rtol=1e-6)
+    np.testing.assert_allclose(found.total[0], float(x[0, 0]) * 2**20, rtol=1e-5)
+    np.testing.assert_allclose(found.squares[0], float(x[0, 0]) ** 2 * 2**20, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"anchor_ids": np.arange(M), "candidate_ids": np.arange(M)}, {"n": 3}])
