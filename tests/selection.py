@@ -1,6 +1,6 @@
 """Which tests are slow, besides those that are marked so where they are written (`@pytest.mark.slow`).
 
-`pytest -m "not slow"` is for while one works: two minutes on two cores. It leaves out whole runs, and takes one
+`pytest -m "not slow"` is for while one works: under three minutes on two cores. It leaves out whole runs, and takes one
 of the many forms of a contract (a mapping, a number of devices, an implementation, a dtype).
 """
 
