@@ -13,7 +13,7 @@ import jax
 
 State = dict[str, Any]
 _Loss = TypeVar("_Loss", bound=Callable[..., Any])
-_EVERY_LOSS = ("ids", "axis_name", "implementation")
+_EVERY_LOSS = ("ids", "axis_name", "implementation", "precision")
 
 
 class Setting(NamedTuple):

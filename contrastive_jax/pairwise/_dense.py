@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _numerics
+from contrastive_jax.pairwise import _numerics, _products
 
 
 def logsumexp(
@@ -14,8 +14,9 @@ def logsumexp(
     scale: float | jax.Array,
     anchor_ids: jax.Array | None,
     candidate_ids: jax.Array | None,
+    algorithm: _products.Algorithm,
 ) -> jax.Array:
-    logits = _numerics.similarities(anchors, candidates)
+    logits = _products.inner(anchors, candidates, algorithm)
     logits = logits * jnp.asarray(scale, logits.dtype)
     return _numerics.masked_logsumexp(logits, _are_negatives(anchor_ids, candidate_ids, logits.shape))
 
@@ -27,8 +28,9 @@ def logsumexp_both_ways(
     scale: float | jax.Array,
     anchor_ids: jax.Array | None,
     candidate_ids: jax.Array | None,
+    algorithm: _products.Algorithm,
 ) -> tuple[jax.Array, jax.Array]:
-    logits = _numerics.similarities(anchors, candidates)
+    logits = _products.inner(anchors, candidates, algorithm)
     logits = logits * jnp.asarray(scale, logits.dtype)
     mask = _are_negatives(anchor_ids, candidate_ids, logits.shape)
     return _numerics.masked_logsumexp(logits, mask), _numerics.masked_logsumexp(logits.T, mask.T)
@@ -41,8 +43,9 @@ def sum_over_negatives(
     *,
     anchor_ids: jax.Array | None,
     candidate_ids: jax.Array | None,
+    algorithm: _products.Algorithm,
 ) -> jax.Array:
-    values = _numerics.similarities(anchors, candidates)
+    values = _products.inner(anchors, candidates, algorithm)
     mask = _are_negatives(anchor_ids, candidate_ids, values.shape)
     # fn may be infinite, or have an infinite slope, at the similarity of an excluded pair: it never sees one.
     values = fn(jnp.where(mask, values, 0))

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from contrastive_jax import explicit_axes
 from contrastive_jax.pairwise.shared import accumulation_dtype
 
 
@@ -132,23 +131,6 @@ def _of_pairs_jvp(
         return jnp.sum(x * dx, axis=-1)
 
     return of_pairs(u, v), product(v, du) + product(u, dv)
-
-
-@explicit_axes.accept(out_axis=0)
-def similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
-    """Inner products [m, n] of [m, d] with [n, d], accumulated in at least float32.
-
-    Full precision is requested explicitly: by default TPUs and recent GPUs round float32 operands to about three
-    digits, which a temperature of 0.05 turns into an error of several per cent.
-    """
-    accumulate = accumulation_dtype(anchors.dtype, candidates.dtype)
-    return lax.dot_general(
-        anchors,
-        candidates,
-        dimension_numbers=(((1,), (1,)), ((), ())),
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=accumulate,
-    )
 
 
 def masked_logsumexp(logits: jax.Array, mask: jax.Array) -> jax.Array:

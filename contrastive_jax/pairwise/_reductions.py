@@ -9,7 +9,8 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _arguments, _blockwise, _dense, shared
+from contrastive_jax.pairwise import _arguments, _blockwise, _dense, _products, shared
+from contrastive_jax.pairwise._products import Precision
 
 
 @explicit_axes.accept(out_axis=0)
@@ -23,6 +24,7 @@ def logsumexp(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
     block_size: int | None = None,
+    precision: Precision = "highest",
 ) -> jax.Array:
     r"""Log-sum-exp of each anchor's scaled similarities to its negatives.
 
@@ -45,14 +47,15 @@ def logsumexp(
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
         1024 candidates (a tile's work for each transfer), else blockwise.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+      precision: of the products, see `similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input); -inf, with a zero gradient, for an anchor without a negative.
 
     Raises:
       ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, NumPy ids that JAX's
-        integers do not hold, an unknown implementation, ring without an axis name, or a block_size that is below 1 or
-        given to dense.
+        integers do not hold, an unknown implementation or precision, ring without an axis name, or a block_size that is
+        below 1 or given to dense.
 
     Example:
       >>> anchors = jnp.eye(3)
@@ -60,7 +63,15 @@ def logsumexp(
       Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
     """
     engine, candidates, options = _prepare(
-        "pairwise.logsumexp", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size
+        "pairwise.logsumexp",
+        anchors,
+        candidates,
+        anchor_ids,
+        candidate_ids,
+        axis_name,
+        implementation,
+        block_size,
+        precision,
     )
     return engine.logsumexp(anchors, candidates, scale=scale, **options)
 
@@ -74,6 +85,7 @@ def logsumexp_over_views(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
     block_size: int | None = None,
+    precision: Precision = "highest",
 ) -> list[jax.Array]:
     r"""Log-sum-exp of each embedding's similarities to those of other instances, in all views.
 
@@ -90,6 +102,7 @@ def logsumexp_over_views(
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: as in `logsumexp`.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+      precision: of the products, see `similarities`.
 
     Returns:
       A list of [m] for each view, float32 (float64 for float64 input); -inf, with a zero gradient, for an embedding
@@ -113,9 +126,15 @@ def logsumexp_over_views(
     chosen = shared.choose_implementation(implementation, rows, rows, axis_name)
     size = block_size or shared.BLOCK_SIZE
     if chosen == "blockwise" and axis_name is None and rows > size:
-        return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, block_size=size)
+        algorithm = _products.resolve(function, precision, views[0])
+        return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, algorithm=algorithm, block_size=size)
     joined, all_ids = jnp.concatenate(views), jnp.concatenate([ids] * len(views))
-    options: dict[str, Any] = {"axis_name": axis_name, "implementation": implementation, "block_size": block_size}
+    options: dict[str, Any] = {
+        "axis_name": axis_name,
+        "implementation": implementation,
+        "block_size": block_size,
+        "precision": precision,
+    }
     y = logsumexp(joined, joined, scale=scale, anchor_ids=all_ids, candidate_ids=all_ids, **options)
     return jnp.split(y, len(views))
 
@@ -131,6 +150,7 @@ def logsumexp_both_ways(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
     block_size: int | None = None,
+    precision: Precision = "highest",
 ) -> tuple[jax.Array, jax.Array]:
     r"""Log-sum-exp of each anchor's similarities to its negatives, and of each candidate's, from one matrix.
 
@@ -150,6 +170,7 @@ def logsumexp_both_ways(
       axis_name: compare the anchors and candidates of all devices along this mapped axis.
       implementation: as in `logsumexp`. Across devices, dense forms its own rows and its own columns of the matrix.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+      precision: of the products, see `similarities`.
 
     Returns:
       (y [m], z [n]) in float32 (float64 for float64 input); -inf, with a zero gradient, where there is no negative.
@@ -166,7 +187,8 @@ def logsumexp_both_ways(
     _arguments.check(function, anchors, candidates, axis_name, implementation, block_size)
     ids = _arguments.check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
     implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
-    options: dict[str, Any] = {"scale": scale, "anchor_ids": ids[0], "candidate_ids": ids[1]}
+    algorithm = _products.resolve(function, precision, anchors, candidates)
+    options: dict[str, Any] = {"scale": scale, "anchor_ids": ids[0], "candidate_ids": ids[1], "algorithm": algorithm}
     if implementation != "dense":
         return _blockwise.logsumexp_both_ways(
             anchors,
@@ -181,10 +203,11 @@ def logsumexp_both_ways(
     everyone, all_ids = zip(
         *(_arguments.gather(*side, axis_name) for side in ((anchors, ids[0]), (candidates, ids[1]))), strict=True
     )
-    return (
-        _dense.logsumexp(anchors, everyone[1], scale=scale, anchor_ids=ids[0], candidate_ids=all_ids[1]),
-        _dense.logsumexp(candidates, everyone[0], scale=scale, anchor_ids=ids[1], candidate_ids=all_ids[0]),
+    y, z = (
+        {**options, "anchor_ids": ids[0], "candidate_ids": all_ids[1]},
+        {**options, "anchor_ids": ids[1], "candidate_ids": all_ids[0]},
     )
+    return _dense.logsumexp(anchors, everyone[1], **y), _dense.logsumexp(candidates, everyone[0], **z)
 
 
 @explicit_axes.accept(out_axis=0)
@@ -198,6 +221,7 @@ def total(
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
     block_size: int | None = None,
+    precision: Precision = "highest",
 ) -> jax.Array:
     r"""Sum over each anchor's negatives of a function of the similarity.
 
@@ -221,6 +245,7 @@ def total(
         None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
         1024 candidates (a tile's work for each transfer), else blockwise.
       block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+      precision: of the products, see `similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input); 0 for an anchor without a negative.
@@ -233,7 +258,15 @@ def total(
       Array([3., 3.], dtype=float32)
     """
     engine, candidates, options = _prepare(
-        "pairwise.total", anchors, candidates, anchor_ids, candidate_ids, axis_name, implementation, block_size
+        "pairwise.total",
+        anchors,
+        candidates,
+        anchor_ids,
+        candidate_ids,
+        axis_name,
+        implementation,
+        block_size,
+        precision,
     )
     return engine.sum_over_negatives(fn, anchors, candidates, **options)
 
@@ -247,6 +280,7 @@ def _prepare(
     axis_name: spmd.AxisName,
     implementation: str | None,
     block_size: int | None,
+    precision: Precision,
 ) -> tuple[Any, jax.Array, dict[str, Any]]:
     """The engine that computes, the candidates, gathered unless they travel, and the engine's other arguments."""
     _arguments.check(function, anchors, candidates, axis_name, implementation, block_size)
@@ -256,7 +290,8 @@ def _prepare(
     if not travel:
         candidates, everyone = _arguments.gather(candidates, ids[1], axis_name)
         ids = ids[0], everyone
-    options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1]}
+    algorithm = _products.resolve(function, precision, anchors, candidates)
+    options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1], "algorithm": algorithm}
     if implementation == "dense":
         return _dense, candidates, options
     options |= {"axis_name": axis_name if travel else None, "block_size": block_size or shared.BLOCK_SIZE}
