@@ -124,7 +124,7 @@ def logsumexp_over_views(
     ids = shared.check_ids(function, "ids", ids, views[0].shape[:1])
     rows = len(views) * len(views[0])
     chosen = shared.choose_implementation(implementation, rows, rows, axis_name)
-    size = block_size or shared.BLOCK_SIZE
+    size = block_size or shared.block_size()
     if chosen == "blockwise" and axis_name is None and rows > size:
         algorithm = _products.resolve(function, precision, views[0])
         return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, algorithm=algorithm, block_size=size)
@@ -195,7 +195,8 @@ def logsumexp_both_ways(
             candidates,
             axis_name=axis_name,
             travel=implementation == "ring",
-            block_size=block_size or shared.BLOCK_SIZE,
+            block_size=block_size or shared.block_size(),
+            fused=implementation == "pallas",
             **options,
         )
     if axis_name is None:
@@ -294,5 +295,9 @@ def _prepare(
     options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1], "algorithm": algorithm}
     if implementation == "dense":
         return _dense, candidates, options
-    options |= {"axis_name": axis_name if travel else None, "block_size": block_size or shared.BLOCK_SIZE}
+    options |= {
+        "axis_name": axis_name if travel else None,
+        "block_size": block_size or shared.block_size(),
+        "fused": implementation == "pallas",
+    }
     return _blockwise, candidates, options

@@ -9,10 +9,17 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import spmd
 
-IMPLEMENTATIONS = ("dense", "blockwise", "ring")
+IMPLEMENTATIONS = ("dense", "blockwise", "ring")  # on every platform
+REDUCTIONS = (*IMPLEMENTATIONS, "pallas")  # of the engine's reductions; the last one needs a GPU
 # Up to about this many entries dense is no slower (docs/benchmarks.md), and blockwise takes longer to compile.
 DENSE_ENTRIES = 2**20
 BLOCK_SIZE = 1024
+GPU_BLOCK_SIZE = 4096
+
+
+def block_size() -> int:
+    """The greatest side of a tile: one that fits the cache of a CPU, or keeps a GPU busy for longer than its start."""
+    return GPU_BLOCK_SIZE if jax.default_backend() == "gpu" else BLOCK_SIZE
 
 
 def accumulation_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
