@@ -80,8 +80,8 @@ class _Side(NamedTuple):
     x: tuple[Any, ...]  # bfloat16 parts that sum to the rows, [rows, d] each
     ids: Any
     valid: Any  # int32
-    shift: Any | None
-    g: Any | None  # cotangents of the sums
+    shift: Any  # None where its rows are not summed
+    g: Any  # cotangents of the sums; None likewise
 
 
 def check(algorithm: Algorithm, rows: jax.Array, arrays: Sequence[jax.Array]) -> None:
@@ -146,8 +146,9 @@ def _backward(fn: Function, options: Options, residuals: Any, g: Sums) -> tuple[
     def all_gradients(a: _Side, c: _Side, constants: Constants, *, alike: bool) -> tuple[Any, Any, Constants]:
         da, dk = pull(a, c, constants, alike=alike)
         # The rows of a symmetric walk meet every pair in both orders, but it is summed in one.
-        dc = None if columns is None else pull(c, a, (), alike=alike, frozen=constants)[0]
-        return _like(da, rows), None if columns is None else _like(dc, columns), dk
+        if columns is None:
+            return _like(da, rows), None, dk
+        return _like(da, rows), _like(pull(c, a, (), alike=alike, frozen=constants)[0], columns), dk
 
     da, dc, dk = _tiles.choose(all_gradients, fixed.alike if options.kind != "rows" else None, a, c, constants)
     if options.kind == "symmetric":
@@ -179,6 +180,7 @@ def _sides(
 
 
 def _side(parts: int, x: jax.Array, ids: Any, valid: Any, shift: jax.Array | None, g: jax.Array | None) -> _Side:
+    """Rows filled up with some that are not valid, and to a power of two of dimensions with zeros."""
     multiple = max(size for shape in shapes(parts, x.shape[1]) for size in shape[:2])
     dimensions = max(16, 2 ** math.ceil(math.log2(x.shape[1])))
     missing = -len(x) % multiple

@@ -4,11 +4,11 @@
     pip install torch  # for the comparison; without it those rows are left out
     python -m experiments.benchmarks.gpu [--sizes=8192,65536] [--losses=info_nce,simclr] [--repeats=10]
 
-A time is the median over the repeats after a warm-up, with the least and the greatest. Memory is that of the temporaries
-of the compiled program; PyTorch's is the peak of what it allocates beyond the embeddings. The share is that of the rate
-at which the card multiplies large matrices of the same kind, measured first, for the products that value and gradient
-cannot do without (`experiments/benchmarks/losses.py` counts them). An error is the norm of the difference of the
-gradient to that in float64 over its norm, at m = 2,048.
+A time is the median over the repeats after a warm-up, with the least and the greatest. Memory is that of the
+temporaries of the compiled program; PyTorch's is the peak of what it allocates beyond the embeddings. The share is that
+of the rate at which the card multiplies large matrices of the same kind, measured first, for the products that value
+and gradient cannot do without (`experiments/benchmarks/losses.py` counts them). An error is the norm of the difference
+of the gradient to that in float64 over its norm, at m = 2,048.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -82,8 +83,8 @@ def measure_rates() -> dict[str, float]:
     rates = {}
     for name, (dtype, precision) in kinds.items():
         x = jax.random.normal(jax.random.key(0), (8192, 8192), dtype)
-        product = jax.jit(lambda x, precision=precision: jnp.matmul(x, x.T, precision=precision))
-        rates[name] = 2 * 8192**3 / min(_time(lambda f=product, x=x: jax.block_until_ready(f(x)), 7))
+        product = jax.jit(partial(lambda precision, x: jnp.matmul(x, x.T, precision=precision), precision))
+        rates[name] = 2 * 8192**3 / min(_time(partial(lambda f, x: jax.block_until_ready(f(x)), product, x), 7))
     return rates
 
 
@@ -163,7 +164,8 @@ def measure_torch(name: str, m: int, rates: dict[str, float], repeats: int) -> I
             torch.cuda.empty_cache()
         share = PRODUCTS[name] * 2 * m**2 * D / statistics.median(times) / rates[kind]
         megabytes = (torch.cuda.max_memory_allocated() - before) / 1e6
-        yield f"| {name} | {m:,} | PyTorch, {kind} | {_milliseconds(times)} | {megabytes:,.0f} | {share:.0%} of {kind} | |"
+        cost = f"{_milliseconds(times)} | {megabytes:,.0f} | {share:.0%} of {kind}"
+        yield f"| {name} | {m:,} | PyTorch, {kind} | {cost} | |"
 
 
 def main(argv: Sequence[str]) -> int:

@@ -58,7 +58,7 @@ def make_resnet18_32_job(batch_size: int = 256, dtype: str = "float32") -> Job:
     return config, sources.ArraySource(images, np.arange(number) % 10, name="random")
 
 
-JOBS = {
+JOBS: dict[str, Callable[[], Job]] = {
     "digits": make_digits_job,
     "resnet18_32": make_resnet18_32_job,
     "resnet18_32_64": functools.partial(make_resnet18_32_job, 64),
