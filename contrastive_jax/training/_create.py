@@ -127,7 +127,7 @@ def create(
       steps_per_epoch: steps in an epoch; views depend on (seed, epoch, id, view). By default every step is an epoch.
       schedule: step -> learning rate; it is only logged.
       metrics: functions of (state, embeddings, batch), logged under their names; see `measure.measure`.
-      num_bins: bins of the logged similarity distribution; 0 logs none.
+      num_bins: bins of the logged similarity distribution; 0 logs the mean and variance of the negatives alone.
       dimensions: d of the embeddings; required for a loss with a queue.
       queue_size: how many past embeddings a loss with a queue keeps.
       encoder_momentum: the momentum of a momentum encoder, for a loss that takes its keys; None for no such encoder.

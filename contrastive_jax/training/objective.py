@@ -29,6 +29,7 @@ _TAKEN = frozenset(
         "skipped_in_a_row",
         "returned",
         "distribution",
+        "cross_view",
         "images_per_second",
     ]
 )

@@ -278,6 +278,20 @@ def test_the_precision_reaches_the_step(tmp_path):
     assert highest["HIGHEST"] > high["HIGH"]  # the distribution
 
 
+def test_mean_and_variance_of_the_negatives_are_logged_without_the_distribution(tmp_path):
+    def rows(distribution):
+        fields = {"contrast_size": 16, "log.distribution": distribution}
+        return take_steps(job_lib.prepare(small(**fields), tmp_path / str(distribution)), 2)
+
+    names = ("cross_view_mean", "cross_view_variance")
+    for full, row in zip(rows(True), rows(False), strict=True):
+        assert {name for name in row if name.startswith(("cross", "positive", "within", "theory"))} == set(names)
+        assert [row[name] for name in names] == pytest.approx([full[name] for name in names], rel=1e-4)
+        assert row["loss"] == full["loss"]
+    events = b"".join(p.read_bytes() for p in (tmp_path / "False" / "tensorboard").iterdir())
+    assert b"cross_view_variance" in events and b"cross_view_count" not in events
+
+
 @pytest.mark.parametrize("name", ["sup_con", "multi_view_info_nce"])
 def test_other_losses_train_by_name(name, tmp_path):
     (row,) = take_steps(job_lib.prepare(small(**{"loss.name": name, **OTHER_LOSSES[name]}), tmp_path), 1)
