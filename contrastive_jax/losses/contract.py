@@ -123,5 +123,15 @@ def hyperparameters(loss: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind in named and p.name not in given}
 
 
+def takes_precision(loss: Callable[..., Any]) -> bool:
+    """Whether a loss has the parameter `precision`, as all of this package do.
+
+    Example:
+      >>> contract.takes_precision(losses.dhel), contract.takes_precision(lambda u, v, *, ids, axis_name: u)
+      (True, False)
+    """
+    return "precision" in inspect.signature(loss).parameters
+
+
 def _unwrap(loss: Callable[..., Any]) -> Callable[..., Any]:
     return _unwrap(loss.func) if isinstance(loss, functools.partial) else loss
