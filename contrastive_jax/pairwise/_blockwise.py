@@ -100,10 +100,10 @@ def logsumexp_both_ways(
     a, c, shifts = _vary_alike(a, c, shifts)
     fixed = _two_way.Fixed(a.ids, a.valid, c.ids, c.valid, shifts, alike)
     if fused:
-        _fused.check(algorithm, anchors, ())
-        flat = _fused.Fixed(*_flat(a, shifts[0]), *_flat(c, shifts[1]), alike=alike)
+        _fused.check(algorithm, (anchors, candidates), ())
+        tiles = _fused.Fixed(*_fused.flat(a, shifts[0]), *_fused.flat(c, shifts[1]), alike=alike)
         options = _fused.Options("both", algorithm)
-        sums = _fused.sum_tiles(partial(_shifted_exp, ()), options, a.x, c.x, flat, (scale,))
+        sums = _fused.sum_tiles(partial(_shifted_exp, ()), options, a.x, c.x, tiles, (scale,))
     else:
         sums = _two_way.sum_tiles(_shifted_exp, algorithm, axis_name, a.x, c.x, fixed, (scale,))
     y, z = (x.reshape(-1)[: len(rows)] for x, rows in zip(sums, (anchors, candidates), strict=True))
@@ -283,38 +283,14 @@ def _sum_tiles(
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
     a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
     if fused:
-        _fused.check(algorithm, anchors, (*constants, *others))
-        return _sum_rows(partial(fn, others), constants, a, c, shift, alike, algorithm, symmetric)[: len(anchors)]
+        _fused.check(algorithm, (anchors, candidates), (*constants, *others))
+        return _fused.sum_rows(partial(fn, others), constants, a, c, shift, alike, algorithm, symmetric)[: len(anchors)]
     if symmetric:
         y = _symmetric.sum_tiles(fn, algorithm, (a.x,), (a.ids, a.valid, shift, others, alike), constants)
     else:
         fixed = (a.ids, a.valid, c.ids, c.valid, shift, others)
         y = _rectangular.sum_tiles(fn, algorithm, axis_name, a.x, c.x, fixed, constants)
     return y.reshape(-1)[: len(anchors)]
-
-
-def _sum_rows(
-    fn: _tiles.Function,
-    constants: tuple[jax.Array, ...],
-    a: Rows,
-    c: Rows,
-    shift: jax.Array,
-    alike: jax.Array | None,
-    algorithm: Algorithm,
-    symmetric: bool,
-) -> jax.Array:
-    """`_sum_tiles` by kernels, for all rows in blocks."""
-    flat = _flat(a, shift)
-    if symmetric:
-        fixed, options = _fused.Fixed(*flat, alike=alike), _fused.Options("symmetric", algorithm)
-        return _fused.sum_tiles(fn, options, a.x, None, fixed, constants)[0]
-    fixed, options = _fused.Fixed(*flat, *_flat(c, None)), _fused.Options("rows", algorithm)
-    return _fused.sum_tiles(fn, options, a.x, c.x, fixed, constants)[0]
-
-
-def _flat(rows: Rows, shift: Ids) -> tuple[Any, Any, Any]:
-    """Ids, validity and shifts of rows in blocks, each in one row."""
-    return rows.ids.reshape(-1), rows.valid.reshape(-1), None if shift is None else shift.reshape(-1)
 
 
 def _vary_alike(*trees: Any) -> Any:

@@ -14,7 +14,7 @@ REDUCTIONS = (*IMPLEMENTATIONS, "pallas")  # of the engine's reductions; the las
 # Up to about this many entries dense is no slower (docs/benchmarks.md), and blockwise takes longer to compile.
 DENSE_ENTRIES = 2**20
 BLOCK_SIZE = 1024
-GPU_BLOCK_SIZE = 4096
+GPU_DENSE_ENTRIES, GPU_BLOCK_SIZE = 2**24, 4096
 
 
 def block_size() -> int:
@@ -48,9 +48,9 @@ def choose_implementation(implementation: str | None, m: int, n: int, axis_name:
     if implementation is not None:
         return implementation
     devices = spmd.axis_size(axis_name)
-    if m * n * devices <= DENSE_ENTRIES:
+    if m * n * devices <= (GPU_DENSE_ENTRIES if jax.default_backend() == "gpu" else DENSE_ENTRIES):
         return "dense"
-    return "ring" if devices > 1 and n >= BLOCK_SIZE else "blockwise"
+    return "ring" if devices > 1 and n >= block_size() else "blockwise"
 
 
 def check_ids(function: str, name: str, ids: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
