@@ -124,9 +124,13 @@ def logsumexp_over_views(
     ids = shared.check_ids(function, "ids", ids, views[0].shape[:1])
     rows = len(views) * len(views[0])
     chosen = shared.choose_implementation(implementation, rows, rows, axis_name)
+    algorithm = _products.resolve(function, precision, views[0])
     size = block_size or shared.BLOCK_SIZE
+    if chosen == "dense":
+        numbered = {"anchor_ids": ids, "candidate_ids": spmd.gather(ids, axis_name)}
+        everyone = views if spmd.axis_size(axis_name) == 1 else [spmd.gather(x, axis_name) for x in views]
+        return _dense.logsumexp_over_views(views, everyone, scale=scale, algorithm=algorithm, **numbered)
     if chosen == "blockwise" and axis_name is None and rows > size:
-        algorithm = _products.resolve(function, precision, views[0])
         return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, algorithm=algorithm, block_size=size)
     joined, all_ids = jnp.concatenate(views), jnp.concatenate([ids] * len(views))
     options: dict[str, Any] = {
@@ -198,7 +202,7 @@ def logsumexp_both_ways(
             block_size=block_size or shared.BLOCK_SIZE,
             **options,
         )
-    if axis_name is None:
+    if spmd.axis_size(axis_name) == 1:
         return _dense.logsumexp_both_ways(anchors, candidates, **options)
     everyone, all_ids = zip(
         *(_arguments.gather(*side, axis_name) for side in ((anchors, ids[0]), (candidates, ids[1]))), strict=True
