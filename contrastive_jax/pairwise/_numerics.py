@@ -1,6 +1,8 @@
 """The steps that turn into NaN when written naively, each written once."""
 
+import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -133,15 +135,19 @@ def _of_pairs_jvp(
     return of_pairs(u, v), product(v, du) + product(u, dv)
 
 
-def masked_logsumexp(logits: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_logsumexp(parts: Sequence[jax.Array], mask: jax.Array) -> jax.Array:
     """log of the sum of exp over the entries of each row where `mask` holds; -inf, with zero gradient, where none does.
 
     The maximum is taken over those entries alone: if it included an anchor's similarity to itself, all other terms
     would underflow at low temperatures.
+
+    Args:
+      parts: the logits in arrays [m, n], side by side but not joined.
+      mask: [m, n], the same for each of them.
     """
-    logits = jnp.where(mask, logits, -jnp.inf)
-    peak = lax.stop_gradient(jnp.max(logits, axis=-1))
+    parts = [jnp.where(mask, logits, -jnp.inf) for logits in parts]
+    peak = lax.stop_gradient(functools.reduce(jnp.maximum, [jnp.max(logits, axis=-1) for logits in parts]))
     peak = jnp.where(jnp.isneginf(peak), 0, peak)
-    total = jnp.sum(jnp.exp(logits - peak[:, None]), axis=-1)
+    total = functools.reduce(jnp.add, [jnp.sum(jnp.exp(logits - peak[:, None]), axis=-1) for logits in parts])
     empty = total == 0
     return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, total)) + peak)

@@ -129,6 +129,10 @@ def logsumexp_over_views(
     algorithm = _products.resolve(function, precision, views[0])
     rows, size = len(views) * len(views[0]), block_size or shared.block_size()
     implementation = _choose(implementation, rows, rows, views[:1], axis_name, algorithm)
+    if implementation == "dense":
+        numbered = {"anchor_ids": ids, "candidate_ids": spmd.gather(ids, axis_name)}
+        everyone = views if spmd.axis_size(axis_name) == 1 else [spmd.gather(x, axis_name) for x in views]
+        return _dense.logsumexp_over_views(views, everyone, scale=scale, algorithm=algorithm, **numbered)
     if implementation == "blockwise" and axis_name is None and rows > size:
         return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, algorithm=algorithm, block_size=size)
     joined, all_ids = jnp.concatenate(views), jnp.concatenate([ids] * len(views))
@@ -203,7 +207,7 @@ def logsumexp_both_ways(
             fused=implementation == "pallas",
             **options,
         )
-    if axis_name is None:
+    if spmd.axis_size(axis_name) == 1:
         return _dense.logsumexp_both_ways(anchors, candidates, **options)
     everyone, all_ids = zip(
         *(_arguments.gather(*side, axis_name) for side in ((anchors, ids[0]), (candidates, ids[1]))), strict=True

@@ -140,14 +140,16 @@ def _draw(found: dict[Any, Errors]) -> Figure:
     )
     for axes, kind in zip(panels, EMBEDDINGS, strict=True):
         for (arithmetic, colour), marker in zip(colours.items(), "os^d", strict=True):
-            errors = np.array([[found[name, kind, t, arithmetic].gradient for t in TEMPERATURES] for name in LOSSES])
-            axes.fill_between(TEMPERATURES, errors.min(0), errors.max(0), color=colour, alpha=0.2, linewidth=0)
-            axes.plot(TEMPERATURES, errors.max(0), marker, linestyle="-", color=colour, label=arithmetic)
+            for names, line in ((("info_nce", "simclr", "siglip"), "-"), (("kcl",), "--")):
+                worst = [max(found[name, kind, t, arithmetic].gradient for name in names) for t in TEMPERATURES]
+                label = arithmetic if line == "-" else None
+                axes.plot(TEMPERATURES, worst, marker, linestyle=line, color=colour, label=label)
         axes.set(xscale="log", yscale="log", title=f"{kind} embeddings", xlabel="temperature")
         axes.set_xticks(TEMPERATURES, [str(t) for t in TEMPERATURES])
         axes.minorticks_off()
     panels[0].set_ylabel("relative error of the gradient")
-    panels[-1].legend(loc="upper right")
+    panels[1].plot([], [], "--", color=study.BLACK, label="kcl")
+    panels[1].legend(loc="upper right", ncols=2)
     return figure
 
 

@@ -166,8 +166,12 @@ def test_what_the_kernels_refuse(options, message, monkeypatch, x64):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     x = jnp.ones((8, options.pop("d", 16)), options.pop("dtype", jnp.float32))
     weight = jnp.ones(options.pop("weight", ()), jnp.float32)
+
+    def total(x):
+        return pairwise.total(lambda s: weight.astype(s.dtype) * s, x, x, implementation="pallas", **options)
+
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda x: pairwise.total(lambda s: weight * s, x, x, implementation="pallas", **options), x)
+        jax.eval_shape(total, x)
 
 
 def test_kernels_need_a_gpu():
