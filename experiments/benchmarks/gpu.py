@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 
 from contrastive_jax import jax_versions, losses
+from contrastive_jax.pairwise import shared
 from experiments.benchmarks.losses import TEMPERATURE, D, make_embeddings
 
 PRODUCTS = {"simclr": 6, "dcl": 6, "dhel": 3, "kcl": 3, "info_nce": 3, "siglip": 3}  # of [m, d] by [d, m]
@@ -174,11 +175,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--sizes", default="8192,65536")
     parser.add_argument("--losses", default="info_nce,simclr")
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
+    parser.add_argument("--block-size", type=int, help="side of a tile, for blockwise (default: the engine's own)")
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args(argv)
     if jax.default_backend() != "gpu":
         print(f"error: expected a GPU, got {jax.default_backend()}.", file=sys.stderr)
         return 2
+    shared.GPU_BLOCK_SIZE = options.block_size or shared.GPU_BLOCK_SIZE
     rates = measure_rates()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}: ", end="")
     print(", ".join(f"{name} {rate / 1e12:.0f} TFLOP/s" for name, rate in rates.items()))
