@@ -6,7 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -198,10 +198,11 @@ def prefetch(
     size: int = 2,
     *,
     waiting: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
-) -> Iterator[_Placed]:
+) -> Generator[_Placed, None, None]:
     """Yield `place(batch)` of every batch, with the next `size` already on their way to the devices.
 
-    A batch that is placed never waits for a later one: where the next is not assembled yet, fewer are on their way.
+    A batch that is placed never waits for a later one: where the next is not assembled yet, fewer are on their way. At
+    most `size` + 2 placed batches are in memory, that of the caller included. Closing the generator closes `iterator`.
 
     Args:
         iterator: batches on the host. If it has `is_ready`, as that of `iterate`, it is asked for no batch before its

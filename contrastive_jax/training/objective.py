@@ -30,6 +30,7 @@ _TAKEN = frozenset(
         "returned",
         "distribution",
         "images_per_second",
+        "waited_for_data",
     ]
 )
 _TAKEN_PREFIXES = ("positive_", "cross_view_", "within_view_", "theory_")
