@@ -1,0 +1,305 @@
+"""Images per second from a folder of JPEGs to batches: decoded, resized, cropped; beside torchvision's ImageFolder.
+
+    pip install -e ".[bench]"
+    pip install torch==2.13.0 torchvision==0.28.0  # for the comparison; without them only our rows appear
+    python -m experiments.benchmarks.feeding [--images=800] [--repeats=5] [--cores=1,2] [--folder=PATH]
+
+The photographs are made here, always the same: noise whose amplitude falls with frequency as in nature, shapes, sizes of
+ImageNet (500 x 375 and the like), quality 92. Both decode each image, make its shorter side 256 pixels and crop the
+centre, and give batches of 256 as uint8 [256, 256, 256, 3], in a new order every epoch; nothing is kept. torchvision's
+DataLoader has 0, 1, 2, ... workers, up to one for each core, which last from epoch to epoch.
+
+Every row is a process of its own, held to so many cores. The processes take turns epoch by epoch. The first epoch of
+each is not counted. Memory is what the process and its workers take at most beyond what they took before the first batch
+(shared pages are divided among those that share them). The last line is of a step that takes 1.25 times as long as its
+batch takes us to decode: the share of the time in which it had no data.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+from PIL import Image, ImageDraw
+
+SIDE, BATCH, CLASSES = 256, 256, 4
+_SIZES = ((500, 375), (375, 500), (500, 333), (500, 400), (640, 480))  # (width, height)
+_STEP = 1.25  # times what decoding takes
+
+
+class Epoch(NamedTuple):
+    """What one epoch took."""
+
+    images: int
+    seconds: float
+    cpu_seconds: float  # of the process and its workers
+    peak_bytes: int
+
+
+class Kind(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    cores: int
+    workers: int | None  # of torchvision's DataLoader; None for ours
+
+
+def make_photograph(number: int) -> Image.Image:
+    """A picture with the statistics of a photograph, always the same for the same number."""
+    rng = np.random.default_rng(number)
+    width, height = _SIZES[number % len(_SIZES)]
+    light, warm, green = (_make_noise(rng, height, width, slope) for slope in (1.1, 1.4, 1.4))
+    colours = 45 * light[..., None] + 18 * np.stack([warm, 0.2 * green - 0.5 * warm, green], -1)
+    image = Image.fromarray(np.clip(128 + colours, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y, radius = rng.integers(width), rng.integers(height), rng.integers(15, 90)
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, width=int(rng.integers(1, 6)))
+    return image
+
+
+def _make_noise(rng: np.random.Generator, height: int, width: int, slope: float) -> np.ndarray:
+    """Noise [height, width] of unit variance whose amplitude falls as frequency to the power of -slope."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1 / max(height, width)
+    waves = rng.normal(size=(2, *frequency.shape))
+    noise = np.fft.irfft2((waves[0] + 1j * waves[1]) / frequency**slope, (height, width))
+    return noise / noise.std()
+
+
+def make_folder(root: Path, count: int) -> None:
+    """Write photographs to root/train/CLASS/*.jpg, and one for each class to root/test; those there are kept."""
+    for split, size in (("train", count), ("test", CLASSES)):
+        for number in range(size):
+            path = root / split / str(number % CLASSES) / f"{number:05d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                make_photograph(number).save(path, quality=92)
+
+
+def read_ours(root: Path) -> Iterator[Iterator[np.ndarray]]:
+    """Epochs of batches of images, read as training reads them."""
+    from contrastive_jax.data import batches, sources
+
+    source = sources.load(f"folder:{root}", split="train", stored_size=SIDE, cache_bytes=0)
+    order = batches.BatchOrder(len(source), min(BATCH, len(source)), 0)
+    for start in range(0, sys.maxsize, order.steps_per_epoch):
+        stream = batches.iterate(source, order, start=start, stop=start + order.steps_per_epoch)
+        yield (batch["image"] for batch in stream)
+
+
+def read_torchvision(root: Path, workers: int) -> Iterator[Iterator[np.ndarray]]:
+    """The same of torchvision. Images stay [h, w, c]: bringing the channels first would cost it more."""
+    import torch
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(1)
+    steps = [transforms.Resize(SIDE), transforms.CenterCrop(SIDE), _to_tensor]
+    data = datasets.ImageFolder(str(root / "train"), transforms.Compose(steps))
+    loader = torch.utils.data.DataLoader(
+        data,
+        min(BATCH, len(data)),
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    while True:
+        yield (images.numpy() for images, _ in loader)
+
+
+def _to_tensor(image: Image.Image) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(image))
+
+
+def serve(kind: Kind, root: Path, connection: Connection) -> None:
+    """Hold this process to its cores, and measure an epoch whenever asked for one."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: kind.cores])
+    epochs = read_ours(root) if kind.workers is None else read_torchvision(root, kind.workers)
+    before = _memory()
+    while connection.recv():
+        connection.send(measure_epoch(next(epochs), before))
+
+
+def measure_epoch(images: Iterator[np.ndarray], before: int) -> Epoch:
+    """Time an epoch; memory is counted from `before`, in bytes."""
+    start, cpu, count = time.perf_counter(), _cpu_seconds(), 0
+    with _watch_memory() as seen:
+        for batch in images:
+            assert batch.dtype == np.uint8 and batch.shape[1:] == (SIDE, SIDE, 3)
+            count += len(batch)
+        seconds = time.perf_counter() - start
+    return Epoch(count, seconds, _cpu_seconds() - cpu, max(seen) - before)
+
+
+@contextlib.contextmanager
+def _watch_memory() -> Iterator[list[int]]:
+    """Bytes taken, looked up ten times a second: seldom enough to cost nothing."""
+    seen, done = [_memory()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            seen.append(_memory())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def _tree() -> list[psutil.Process]:
+    own = psutil.Process()
+    return [own, *own.children(recursive=True)]
+
+
+def _memory() -> int:
+    total = 0
+    for process in _tree():
+        with contextlib.suppress(psutil.Error):
+            total += getattr(process.memory_full_info(), "pss", None) or process.memory_info().rss
+    return total
+
+
+def _cpu_seconds() -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in _tree())
+
+
+def list_kinds(cores: Sequence[int]) -> list[Kind]:
+    """The rows: ours, and torchvision with every number of workers up to the number of cores."""
+    kinds = []
+    for count in cores:
+        kinds.append(Kind("contrastive_jax", count, None))
+        if all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+            kinds += [Kind(f"torchvision, {workers} workers", count, workers) for workers in range(count + 1)]
+    return kinds
+
+
+def measure(kinds: Sequence[Kind], root: Path, repeats: int) -> list[list[Epoch]]:
+    """Epochs of every kind, in turn, without the first."""
+    context = multiprocessing.get_context("spawn")
+    ends = [context.Pipe() for _ in kinds]
+    processes = [
+        context.Process(target=serve, args=(kind, root, end[1])) for kind, end in zip(kinds, ends, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    rounds = [[_ask(end[0]) for end in ends] for _ in range(repeats + 1)]
+    for (own, _), process in zip(ends, processes, strict=True):
+        own.send(False)
+        process.join()
+    return [list(column) for column in zip(*rounds[1:], strict=True)]
+
+
+def _ask(connection: Connection) -> Epoch:
+    connection.send(True)
+    return connection.recv()
+
+
+def format_row(kind: Kind, epochs: Sequence[Epoch], ours: Sequence[Epoch]) -> str:
+    """A row of the table; the ratio is of neighbouring epochs, ours to theirs."""
+    speeds = [epoch.images / epoch.seconds for epoch in epochs]
+    ratios = [(a.images / a.seconds) / speed for a, speed in zip(ours, speeds, strict=True)]
+    cpu = statistics.median(epoch.cpu_seconds / epoch.images for epoch in epochs)
+    cells = [
+        f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})",
+        f"{statistics.median(speeds) / kind.cores:.0f}",
+        f"{1000 * cpu:.2f}",
+        f"{max(epoch.peak_bytes for epoch in epochs) / 2**20:.0f}",
+        "" if kind.workers is None else f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+    ]
+    return f"| {kind.cores} | {kind.name} | {' | '.join(cells)} |"
+
+
+def measure_waiting(root: Path, images_per_second: float, epochs: int = 3) -> float:
+    """The share of the time for which a step has no data that takes 1.25 times as long as decoding its batch."""
+    from contrastive_jax.data import batches, sources
+
+    source = sources.load(f"folder:{root}", split="train", stored_size=SIDE, cache_bytes=0)
+    order = batches.BatchOrder(len(source), min(BATCH, len(source)), 0)
+    waited, begun = 0.0, math.nan
+
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        nonlocal waited
+        start = time.perf_counter()
+        yield
+        waited += 0.0 if math.isnan(begun) else time.perf_counter() - start
+
+    stream = batches.iterate(source, order, start=0, stop=1 + epochs * order.steps_per_epoch)
+    for _ in batches.prefetch(stream, lambda batch: batch, waiting=waiting):
+        time.sleep(_STEP * order.update_size / images_per_second)  # as for a step on an accelerator
+        begun = time.perf_counter() if math.isnan(begun) else begun
+    return waited / (time.perf_counter() - begun)
+
+
+def compare_pixels(root: Path) -> float | None:
+    """The mean difference between our pixels and torchvision's, in grey levels; None where it is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+        return None
+    from torchvision import transforms
+
+    from contrastive_jax.data import sources
+
+    ours = sources.load(f"folder:{root}", split="test", stored_size=SIDE)
+    crop = transforms.Compose([transforms.Resize(SIDE), transforms.CenterCrop(SIDE)])
+    paths = sorted((root / "test").rglob("*.jpg"))
+    theirs = np.stack([np.array(crop(Image.open(path).convert("RGB"))) for path in paths])
+    return float(np.abs(ours.take(np.arange(len(paths))).astype(int) - theirs).mean())
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--images", type=int, default=768, help="photographs (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="epochs of each kind (%(default)s)")
+    parser.add_argument(
+        "--cores", default=",".join(sorted({"1", str(available)})), help="numbers of cores (%(default)s)"
+    )
+    parser.add_argument("--folder", help="keep the photographs here; by default a folder that is removed at the end")
+    options = parser.parse_args(argv)
+    with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_folder(root, options.images)
+        size = statistics.mean(path.stat().st_size for path in (root / "train").rglob("*.jpg"))
+        about = f"{options.images} photographs of {size / 1000:.0f} kB on average, Pillow {Image.__version__}"
+        print(f"{about}, load {psutil.getloadavg()[0]:.1f} before the first epoch\n")
+        print("| cores | loader | images/s | by core | CPU ms an image | MB | ours to theirs |")
+        print("|---:|---|---:|---:|---:|---:|---:|", flush=True)
+        kinds = list_kinds([int(count) for count in options.cores.split(",")])
+        found = measure(kinds, root, options.repeats)
+        ours = {kind.cores: epochs for kind, epochs in zip(kinds, found, strict=True) if kind.workers is None}
+        for kind, epochs in zip(kinds, found, strict=True):
+            print(format_row(kind, epochs, ours[kind.cores]))
+        most = max(ours)
+        speed = statistics.median(epoch.images / epoch.seconds for epoch in ours[most])
+        print(
+            f"\nA step that takes {_STEP} times as long as its batch waits {measure_waiting(root, speed):.1%} of the time."
+        )
+        if (difference := compare_pixels(root)) is not None:
+            print(f"Our pixels differ from torchvision's by {difference:.2f} grey levels on average.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
