@@ -2,17 +2,19 @@
 
     pip install -e ".[bench]"
     pip install torch==2.13.0 torchvision==0.28.0  # for the comparison; without them only our rows appear
-    python -m experiments.benchmarks.feeding [--images=800] [--repeats=5] [--cores=1,2] [--folder=PATH]
+    python -m experiments.benchmarks.feeding [--images=1024] [--repeats=4] [--cores=1,2] [--folder=PATH]
 
-The photographs are made here, always the same: noise whose amplitude falls with frequency as in nature, shapes, sizes of
-ImageNet (500 x 375 and the like), quality 92. Both decode each image, make its shorter side 256 pixels and crop the
-centre, and give batches of 256 as uint8 [256, 256, 256, 3], in a new order every epoch; nothing is kept. torchvision's
-DataLoader has 0, 1, 2, ... workers, up to one for each core, which last from epoch to epoch.
+Both decode each image, make its shorter side 256 pixels and crop the centre, and give batches of 256 as uint8
+[256, 256, 256, 3], in a new order every epoch; nothing is kept. torchvision's DataLoader has no worker, one, and one for
+each core; workers last from epoch to epoch. The photographs are made here (photographs.py), always the same.
+
+Both resample with Pillow's bilinear filter. torchvision resizes the whole image and cuts the centre out at whole
+pixels; we resize the centre alone, so that its content lies up to 0.7 pixels elsewhere. Square images are the same.
 
 Every row is a process of its own, held to so many cores. The processes take turns epoch by epoch. The first epoch of
-each is not counted. Memory is what the process and its workers take at most beyond what they took before the first batch
-(shared pages are divided among those that share them). The last line is of a step that takes 1.25 times as long as its
-batch takes us to decode: the share of the time in which it had no data.
+each is not counted. Memory is what the process and its workers take at most beyond what they took before the first
+batch (shared pages are divided among those that share them). The last lines are of a step that takes 1.25 times as
+long as its batch takes us to decode, the share of the time in which it had no data; and of the pixels.
 """
 
 import argparse
@@ -32,11 +34,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 import psutil
-from PIL import Image, ImageDraw
+from PIL import Image
 
-SIDE, BATCH, CLASSES = 256, 256, 4
-_SIZES = ((500, 375), (375, 500), (500, 333), (500, 400), (640, 480))  # (width, height)
+from experiments.benchmarks import photographs
+
+SIDE, BATCH = 256, 256
 _STEP = 1.25  # times what decoding takes
 
 
@@ -55,40 +59,6 @@ class Kind(NamedTuple):
     name: str
     cores: int
     workers: int | None  # of torchvision's DataLoader; None for ours
-
-
-def make_photograph(number: int) -> Image.Image:
-    """A picture with the statistics of a photograph, always the same for the same number."""
-    rng = np.random.default_rng(number)
-    width, height = _SIZES[number % len(_SIZES)]
-    light, warm, green = (_make_noise(rng, height, width, slope) for slope in (1.1, 1.4, 1.4))
-    colours = 45 * light[..., None] + 18 * np.stack([warm, 0.2 * green - 0.5 * warm, green], -1)
-    image = Image.fromarray(np.clip(128 + colours, 0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    for _ in range(6):
-        x, y, radius = rng.integers(width), rng.integers(height), rng.integers(15, 90)
-        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-        draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, width=int(rng.integers(1, 6)))
-    return image
-
-
-def _make_noise(rng: np.random.Generator, height: int, width: int, slope: float) -> np.ndarray:
-    """Noise [height, width] of unit variance whose amplitude falls as frequency to the power of -slope."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequency[0, 0] = 1 / max(height, width)
-    waves = rng.normal(size=(2, *frequency.shape))
-    noise = np.fft.irfft2((waves[0] + 1j * waves[1]) / frequency**slope, (height, width))
-    return noise / noise.std()
-
-
-def make_folder(root: Path, count: int) -> None:
-    """Write photographs to root/train/CLASS/*.jpg, and one for each class to root/test; those there are kept."""
-    for split, size in (("train", count), ("test", CLASSES)):
-        for number in range(size):
-            path = root / split / str(number % CLASSES) / f"{number:05d}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                make_photograph(number).save(path, quality=92)
 
 
 def read_ours(root: Path) -> Iterator[Iterator[np.ndarray]]:
@@ -190,7 +160,7 @@ def list_kinds(cores: Sequence[int]) -> list[Kind]:
     for count in cores:
         kinds.append(Kind("contrastive_jax", count, None))
         if all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
-            kinds += [Kind(f"torchvision, {workers} workers", count, workers) for workers in range(count + 1)]
+            kinds += [Kind(f"torchvision, {workers} workers", count, workers) for workers in sorted({0, 1, count})]
     return kinds
 
 
@@ -267,37 +237,39 @@ def compare_pixels(root: Path) -> float | None:
     return float(np.abs(ours.take(np.arange(len(paths))).astype(int) - theirs).mean())
 
 
+def print_table(root: Path, cores: Sequence[int], repeats: int) -> None:
+    """Measure, and print what was found."""
+    sizes = [path.stat().st_size for path in (root / "train").rglob("*.jpg")]
+    about = f"{len(sizes)} photographs of {statistics.mean(sizes) / 1000:.0f} kB on average, Pillow {PIL.__version__}"
+    print(f"{about}, load {psutil.getloadavg()[0]:.1f} before the first epoch\n")
+    print("| cores | loader | images/s | by core | CPU ms an image | MB | ours to theirs |")
+    print("|---:|---|---:|---:|---:|---:|---:|", flush=True)
+    kinds = list_kinds(cores)
+    found = measure(kinds, root, repeats)
+    ours = {kind.cores: epochs for kind, epochs in zip(kinds, found, strict=True) if kind.workers is None}
+    for kind, epochs in zip(kinds, found, strict=True):
+        print(format_row(kind, epochs, ours[kind.cores]))
+    speed = statistics.median(epoch.images / epoch.seconds for epoch in ours[max(ours)])
+    waited = measure_waiting(root, speed)
+    print(f"\nA step that takes {_STEP} times as long as its batch waits {waited:.1%} of the time.")
+    if (difference := compare_pixels(root)) is not None:
+        print(f"Our pixels differ from torchvision's by {difference:.2f} grey levels on average.")
+
+
 def main(argv: Sequence[str]) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--images", type=int, default=768, help="photographs (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="epochs of each kind (%(default)s)")
-    parser.add_argument(
-        "--cores", default=",".join(sorted({"1", str(available)})), help="numbers of cores (%(default)s)"
-    )
-    parser.add_argument("--folder", help="keep the photographs here; by default a folder that is removed at the end")
+    parser.add_argument("--images", type=int, default=1024, help="photographs (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=4, help="epochs of each kind (%(default)s)")
+    parser.add_argument("--cores", default=f"1,{available}" if available > 1 else "1", help="(%(default)s)")
+    parser.add_argument("--folder", help="where to keep the photographs; by default they are removed")
     options = parser.parse_args(argv)
-    with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
+    kept = contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory()
+    with kept as folder:
         root = Path(folder)
-        make_folder(root, options.images)
-        size = statistics.mean(path.stat().st_size for path in (root / "train").rglob("*.jpg"))
-        about = f"{options.images} photographs of {size / 1000:.0f} kB on average, Pillow {Image.__version__}"
-        print(f"{about}, load {psutil.getloadavg()[0]:.1f} before the first epoch\n")
-        print("| cores | loader | images/s | by core | CPU ms an image | MB | ours to theirs |")
-        print("|---:|---|---:|---:|---:|---:|---:|", flush=True)
-        kinds = list_kinds([int(count) for count in options.cores.split(",")])
-        found = measure(kinds, root, options.repeats)
-        ours = {kind.cores: epochs for kind, epochs in zip(kinds, found, strict=True) if kind.workers is None}
-        for kind, epochs in zip(kinds, found, strict=True):
-            print(format_row(kind, epochs, ours[kind.cores]))
-        most = max(ours)
-        speed = statistics.median(epoch.images / epoch.seconds for epoch in ours[most])
-        print(
-            f"\nA step that takes {_STEP} times as long as its batch waits {measure_waiting(root, speed):.1%} of the time."
-        )
-        if (difference := compare_pixels(root)) is not None:
-            print(f"Our pixels differ from torchvision's by {difference:.2f} grey levels on average.")
+        photographs.make_folder(root, options.images)
+        print_table(root, [int(count) for count in options.cores.split(",")], options.repeats)
     return 0
 
 
