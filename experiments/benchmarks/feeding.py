@@ -5,8 +5,8 @@
     python -m experiments.benchmarks.feeding [--images=1024] [--repeats=4] [--cores=1,2] [--folder=PATH]
 
 Both decode each image, make its shorter side 256 pixels and crop the centre, and give batches of 256 as uint8
-[256, 256, 256, 3], in a new order every epoch; nothing is kept. torchvision's DataLoader has no worker, one, and one for
-each core; workers last from epoch to epoch. The photographs are made here (photographs.py), always the same.
+[256, 256, 256, 3], in a new order every epoch; nothing is kept. torchvision's DataLoader has no worker, one, and one
+for each core; workers last from epoch to epoch. The photographs are made here (photographs.py), always the same.
 
 Both resample with Pillow's bilinear filter. torchvision resizes the whole image and cuts the centre out at whole
 pixels; we resize the centre alone, so that its content lies up to 0.7 pixels elsewhere. Square images are the same.
@@ -20,6 +20,7 @@ long as its batch takes us to decode, the share of the time in which it had no d
 import argparse
 import contextlib
 import importlib.util
+import itertools
 import math
 import multiprocessing
 import os
@@ -44,6 +45,9 @@ SIDE, BATCH = 256, 256
 _STEP = 1.25  # times what decoding takes
 
 
+MakeEpoch = Callable[[], Iterator[np.ndarray]]
+
+
 class Epoch(NamedTuple):
     """What one epoch took."""
 
@@ -61,18 +65,23 @@ class Kind(NamedTuple):
     workers: int | None  # of torchvision's DataLoader; None for ours
 
 
-def read_ours(root: Path) -> Iterator[Iterator[np.ndarray]]:
-    """Epochs of batches of images, read as training reads them."""
+def open_ours(root: Path) -> MakeEpoch:
+    """A function that starts an epoch, read as training reads it."""
     from contrastive_jax.data import batches, sources
 
     source = sources.load(f"folder:{root}", split="train", stored_size=SIDE, cache_bytes=0)
     order = batches.BatchOrder(len(source), min(BATCH, len(source)), 0)
-    for start in range(0, sys.maxsize, order.steps_per_epoch):
-        stream = batches.iterate(source, order, start=start, stop=start + order.steps_per_epoch)
-        yield (batch["image"] for batch in stream)
+    starts = itertools.count(0, order.steps_per_epoch)
+
+    def read() -> Iterator[np.ndarray]:
+        start = next(starts)
+        for batch in batches.iterate(source, order, start=start, stop=start + order.steps_per_epoch):
+            yield batch["image"]
+
+    return read
 
 
-def read_torchvision(root: Path, workers: int) -> Iterator[Iterator[np.ndarray]]:
+def open_torchvision(root: Path, workers: int) -> MakeEpoch:
     """The same of torchvision. Images stay [h, w, c]: bringing the channels first would cost it more."""
     import torch
     from torchvision import datasets, transforms
@@ -88,8 +97,7 @@ def read_torchvision(root: Path, workers: int) -> Iterator[Iterator[np.ndarray]]
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    while True:
-        yield (images.numpy() for images, _ in loader)
+    return lambda: (images.numpy() for images, _ in loader)
 
 
 def _to_tensor(image: Image.Image) -> Any:
@@ -102,10 +110,10 @@ def serve(kind: Kind, root: Path, connection: Connection) -> None:
     """Hold this process to its cores, and measure an epoch whenever asked for one."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: kind.cores])
-    epochs = read_ours(root) if kind.workers is None else read_torchvision(root, kind.workers)
+    make_epoch = open_ours(root) if kind.workers is None else open_torchvision(root, kind.workers)
     before = _memory()
     while connection.recv():
-        connection.send(measure_epoch(next(epochs), before))
+        connection.send(measure_epoch(make_epoch(), before))
 
 
 def measure_epoch(images: Iterator[np.ndarray], before: int) -> Epoch:
