@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from typing import Any
 
 import numpy as np
 
@@ -41,26 +44,30 @@ class Ahead(Iterator[Batch]):
         self, assemble: Callable[[int, Stopped], Batch], keys: Sequence[int], *, num_threads: int, buffer_size: int
     ) -> None:
         grain = extras.require("grain", extra="train", what="reading batches")
-        self._stop, self._assembled = threading.Event(), set[int]()
+        self._assembled = assembled = set[int]()
         self._next, self._count = 0, len(keys)
+        stop = threading.Event()
 
-        def work(position: int) -> Batch:
+        def work(position: int) -> Batch:  # holds nothing of `self`, so that threads end with the last use of it
             try:
-                return assemble(keys[position], self._stop.is_set)
+                return assemble(keys[position], stop.is_set)
             finally:
-                self._assembled.add(position)
+                assembled.add(position)
 
         options = grain.ReadOptions(num_threads=min(num_threads, buffer_size), prefetch_buffer_size=buffer_size)
         self._batches = iter(grain.MapDataset.range(len(keys)).map(work).to_iter_dataset(options))
+        self._close = weakref.finalize(self, _close, stop, self._batches)
 
     def is_ready(self) -> bool:
         """Whether the next batch, its error or the end can be had without waiting."""
         return self._next in self._assembled or self._next >= self._count
 
     def __next__(self) -> Batch:
+        if not self._close.alive:
+            raise StopIteration
         try:
             batch = next(self._batches)
-        except BaseException:
+        except BaseException:  # the end, or an error: nothing comes after it
             self.close()
             raise
         self._assembled.discard(self._next)
@@ -69,8 +76,12 @@ class Ahead(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop the threads, within the piece of a batch that each is at."""
-        self._stop.set()
-        self._batches.close()
+        self._close()
+
+
+def _close(stop: threading.Event, batches: Any) -> None:
+    stop.set()
+    batches.close()
 
 
 def make_reader(source: Source) -> Callable[[np.ndarray, Stopped], Batch]:
@@ -90,7 +101,7 @@ def _take_in_pieces(source: Source, indices: np.ndarray, stopped: Stopped) -> np
     images = np.empty((len(indices), *source.image_shape), np.uint8)
     for start in range(0, len(indices), _PIECE):
         if stopped():
-            break
+            raise CancelledError
         images[start : start + _PIECE] = take(source, indices[start : start + _PIECE])
     return images
 

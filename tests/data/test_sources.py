@@ -161,8 +161,8 @@ def test_folder_refusals(tmp_path, folder):
 def test_a_truncated_image_is_named_when_read(folder):
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)).save(stream, "PNG")
-    (folder / "train" / "cat" / "1.png").write_bytes(stream.getvalue()[:-60])
     source = sources.load(f"folder:{folder}", split="train")
+    (folder / "train" / "cat" / "1.png").write_bytes(stream.getvalue()[:-60])
     with pytest.raises(SourceError, match=r"cat.1\.png: expected a whole .*, got an image that cannot be read"):
         source.take(np.arange(6))
     assert (source.take(np.arange(1)) == 100).any()  # the others can still be read
