@@ -20,7 +20,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would 
 FORMATS = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
 _MAX_PIXELS = 89_478_485  # Pillow only warns beyond its limit, this one, and refuses beyond twice as many
 _SIXTEEN_BITS_AS_I = ("PNG", "PPM")  # formats without 32 bits, whose 16 Pillow may hold in 32
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_JPEG = ("JPEG", "MPO")  # Pillow's name for a JPEG that more pictures follow, as phones write them
+_ENDS = {**dict.fromkeys(_JPEG, b"\xff\xd9"), "PNG": b"IEND\xaeB`\x82"}
 _DRAFT_GAP = 2  # a JPEG is decoded at least so many times larger than stored, so that resampling still averages
 
 
@@ -49,7 +50,7 @@ def decode(file: str | BinaryIO, *, shape: tuple[int, int, int], stored_size: in
     otherwise whatever Pillow raises for a file that is not a whole image.
     """
     with _open(file) as image:
-        if stored_size is not None and image.format == "JPEG":
+        if stored_size is not None and image.format in _JPEG:
             image.draft(None, (_DRAFT_GAP * stored_size, _DRAFT_GAP * stored_size))  # decodes fewer pixels
         array = _to_array(image, channels=shape[-1], stored_size=stored_size)
     if array.shape != shape:

@@ -12,8 +12,8 @@ Both resample with Pillow's bilinear filter. torchvision resizes the whole image
 pixels; we resize the centre alone, so that its content lies up to 0.7 pixels elsewhere. Square images are the same.
 
 Every row is a process of its own, held to so many cores. The processes take turns epoch by epoch. The first epoch of
-each is not counted. Memory is what the process and its workers take at most beyond what they took before the first
-batch (shared pages are divided among those that share them). The last lines are of a step that takes 1.25 times as
+each is for memory alone: what the process and its workers take at most beyond what they took before the first batch
+(shared pages are divided among those that share them). The last lines are of a step that takes 1.25 times as
 long as its batch takes us to decode, the share of the time in which it had no data; and of the pixels.
 """
 
@@ -45,6 +45,7 @@ SIDE, BATCH = 256, 256
 _STEP = 1.25  # times what decoding takes
 
 
+Watch = contextlib.AbstractContextManager[list[int]]
 MakeEpoch = Callable[[], Iterator[np.ndarray]]
 
 
@@ -112,14 +113,15 @@ def serve(kind: Kind, root: Path, connection: Connection) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: kind.cores])
     make_epoch = open_ours(root) if kind.workers is None else open_torchvision(root, kind.workers)
     before = _memory()
+    connection.send(measure_epoch(make_epoch(), _watch_memory(), before))
     while connection.recv():
-        connection.send(measure_epoch(make_epoch(), before))
+        connection.send(measure_epoch(make_epoch(), contextlib.nullcontext([before]), before))
 
 
-def measure_epoch(images: Iterator[np.ndarray], before: int) -> Epoch:
+def measure_epoch(images: Iterator[np.ndarray], watch: Watch, before: int) -> Epoch:
     """Time an epoch; memory is counted from `before`, in bytes."""
     start, cpu, count = time.perf_counter(), _cpu_seconds(), 0
-    with _watch_memory() as seen:
+    with watch as seen:
         for batch in images:
             assert batch.dtype == np.uint8 and batch.shape[1:] == (SIDE, SIDE, 3)
             count += len(batch)
@@ -129,11 +131,11 @@ def measure_epoch(images: Iterator[np.ndarray], before: int) -> Epoch:
 
 @contextlib.contextmanager
 def _watch_memory() -> Iterator[list[int]]:
-    """Bytes taken, looked up ten times a second: seldom enough to cost nothing."""
+    """Bytes taken, looked up twenty times a second, which costs time."""
     seen, done = [_memory()], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.1):
+        while not done.wait(0.05):
             seen.append(_memory())
 
     thread = threading.Thread(target=watch)
@@ -162,30 +164,37 @@ def _cpu_seconds() -> float:
     return sum(sum(process.cpu_times()[:2]) for process in _tree())
 
 
+def has_torchvision() -> bool:
+    """Whether PyTorch and torchvision are installed."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "torchvision"))
+
+
 def list_kinds(cores: Sequence[int]) -> list[Kind]:
     """The rows: ours, and torchvision with every number of workers up to the number of cores."""
     kinds = []
     for count in cores:
         kinds.append(Kind("contrastive_jax", count, None))
-        if all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+        if has_torchvision():
             kinds += [Kind(f"torchvision, {workers} workers", count, workers) for workers in sorted({0, 1, count})]
     return kinds
 
 
 def measure(kinds: Sequence[Kind], root: Path, repeats: int) -> list[list[Epoch]]:
-    """Epochs of every kind, in turn, without the first."""
+    """Epochs of every kind, in turn; the first is that of memory."""
     context = multiprocessing.get_context("spawn")
     ends = [context.Pipe() for _ in kinds]
     processes = [
         context.Process(target=serve, args=(kind, root, end[1])) for kind, end in zip(kinds, ends, strict=True)
     ]
-    for process in processes:
+    watched = []
+    for process, (own, _) in zip(processes, ends, strict=True):
         process.start()
-    rounds = [[_ask(end[0]) for end in ends] for _ in range(repeats + 1)]
+        watched.append(own.recv())
+    rounds = [[_ask(end[0]) for end in ends] for _ in range(repeats)]
     for (own, _), process in zip(ends, processes, strict=True):
         own.send(False)
         process.join()
-    return [list(column) for column in zip(*rounds[1:], strict=True)]
+    return [list(column) for column in zip(watched, *rounds, strict=True)]
 
 
 def _ask(connection: Connection) -> Epoch:
@@ -195,6 +204,7 @@ def _ask(connection: Connection) -> Epoch:
 
 def format_row(kind: Kind, epochs: Sequence[Epoch], ours: Sequence[Epoch]) -> str:
     """A row of the table; the ratio is of neighbouring epochs, ours to theirs."""
+    (watched, *epochs), ours = epochs, ours[1:]
     speeds = [epoch.images / epoch.seconds for epoch in epochs]
     ratios = [(a.images / a.seconds) / speed for a, speed in zip(ours, speeds, strict=True)]
     cpu = statistics.median(epoch.cpu_seconds / epoch.images for epoch in epochs)
@@ -202,7 +212,7 @@ def format_row(kind: Kind, epochs: Sequence[Epoch], ours: Sequence[Epoch]) -> st
         f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})",
         f"{statistics.median(speeds) / kind.cores:.0f}",
         f"{1000 * cpu:.2f}",
-        f"{max(epoch.peak_bytes for epoch in epochs) / 2**20:.0f}",
+        f"{watched.peak_bytes / 2**20:.0f}",
         "" if kind.workers is None else f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
     ]
     return f"| {kind.cores} | {kind.name} | {' | '.join(cells)} |"
@@ -232,7 +242,7 @@ def measure_waiting(root: Path, images_per_second: float, epochs: int = 3) -> fl
 
 def compare_pixels(root: Path) -> float | None:
     """The mean difference between our pixels and torchvision's, in grey levels; None where it is not installed."""
-    if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+    if not has_torchvision():
         return None
     from torchvision import transforms
 
@@ -257,7 +267,7 @@ def print_table(root: Path, cores: Sequence[int], repeats: int) -> None:
     ours = {kind.cores: epochs for kind, epochs in zip(kinds, found, strict=True) if kind.workers is None}
     for kind, epochs in zip(kinds, found, strict=True):
         print(format_row(kind, epochs, ours[kind.cores]))
-    speed = statistics.median(epoch.images / epoch.seconds for epoch in ours[max(ours)])
+    speed = statistics.median(epoch.images / epoch.seconds for epoch in ours[max(ours)][1:])
     waited = measure_waiting(root, speed)
     print(f"\nA step that takes {_STEP} times as long as its batch waits {waited:.1%} of the time.")
     if (difference := compare_pixels(root)) is not None:
