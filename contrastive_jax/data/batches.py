@@ -236,5 +236,15 @@ def _drain(placed: collections.deque[_Placed]) -> Iterator[_Placed]:
 
 
 def num_placed(source: Source, batch_size: int) -> int:
-    """How many batches of a source wait on the devices besides the one in use: 2, or as many as fit in 1 GiB."""
+    """How many batches of a source wait on the devices besides the one in use: 2, or as many as fit in 1 GiB.
+
+    Args:
+        source: where the images come from.
+        batch_size: instances in a batch of this process.
+
+    Example:
+        >>> from contrastive_jax.data import sources
+        >>> num_placed(sources.load("digits", split="train"), 256)
+        2
+    """
     return num_ahead(batch_bytes(source, batch_size), _MOST_PLACED)

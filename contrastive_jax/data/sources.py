@@ -152,16 +152,32 @@ def load_splits(
 
 
 def bytes_to_keep(*splits: Source) -> int:
-    """The memory that `cache_bytes` would have to allow for these splits to be kept; 0 where that changes nothing.
+    """The `cache_bytes` that would keep these splits in memory; 0 if none of them is decoded whenever it is needed.
 
-    Only a folder and TFDS are kept or not; of those, only what is decoded again whenever it is needed counts.
+    Args:
+        splits: sources of one data set.
+
+    Returns:
+        Bytes of all images of those that `load` or `load_splits` opened, and does not keep.
+
+    Example:
+        >>> bytes_to_keep(load("digits", split="train"))
+        0
     """
     again = [source for source in splits if isinstance(source, ReadSource) and not source.is_kept]
     return sum(len(source) * math.prod(source.image_shape) for source in again)
 
 
 def is_kept(source: Source) -> bool:
-    """Whether a source decodes each image once and keeps it in memory from then on."""
+    """Whether a source of `load` or `load_splits` decodes each image once, and keeps it in memory from then on.
+
+    Args:
+        source: any source.
+
+    Example:
+        >>> is_kept(load("digits", split="train"))  # in memory before anything is decoded
+        False
+    """
     return isinstance(source, ReadSource) and source.is_kept
 
 

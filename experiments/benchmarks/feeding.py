@@ -218,8 +218,11 @@ def format_row(kind: Kind, epochs: Sequence[Epoch], ours: Sequence[Epoch]) -> st
     return f"| {kind.cores} | {kind.name} | {' | '.join(cells)} |"
 
 
-def measure_waiting(root: Path, images_per_second: float, epochs: int = 3) -> float:
-    """The share of the time for which a step has no data that takes 1.25 times as long as decoding its batch."""
+def measure_waiting(root: Path, epochs: int = 3) -> float:
+    """The share of the time for which a step has no data that takes 1.25 times as long as decoding its batch.
+
+    How long decoding takes is measured first, on all cores.
+    """
     from contrastive_jax.data import batches, sources
 
     source = sources.load(f"folder:{root}", split="train", stored_size=SIDE, cache_bytes=0)
@@ -233,9 +236,13 @@ def measure_waiting(root: Path, images_per_second: float, epochs: int = 3) -> fl
         yield
         waited += 0.0 if math.isnan(begun) else time.perf_counter() - start
 
+    start = time.perf_counter()
+    for batch in batches.iterate(source, order, start=0, stop=order.steps_per_epoch):
+        del batch
+    seconds = (time.perf_counter() - start) / order.steps_per_epoch
     stream = batches.iterate(source, order, start=0, stop=1 + epochs * order.steps_per_epoch)
     for _ in batches.prefetch(stream, lambda batch: batch, waiting=waiting):
-        time.sleep(_STEP * order.update_size / images_per_second)  # as for a step on an accelerator
+        time.sleep(_STEP * seconds)  # as for a step on an accelerator
         begun = time.perf_counter() if math.isnan(begun) else begun
     return waited / (time.perf_counter() - begun)
 
@@ -267,8 +274,7 @@ def print_table(root: Path, cores: Sequence[int], repeats: int) -> None:
     ours = {kind.cores: epochs for kind, epochs in zip(kinds, found, strict=True) if kind.workers is None}
     for kind, epochs in zip(kinds, found, strict=True):
         print(format_row(kind, epochs, ours[kind.cores]))
-    speed = statistics.median(epoch.images / epoch.seconds for epoch in ours[max(ours)][1:])
-    waited = measure_waiting(root, speed)
+    waited = measure_waiting(root)
     print(f"\nA step that takes {_STEP} times as long as its batch waits {waited:.1%} of the time.")
     if (difference := compare_pixels(root)) is not None:
         print(f"Our pixels differ from torchvision's by {difference:.2f} grey levels on average.")
