@@ -153,8 +153,7 @@ class Encoder:
         encoder = self.module.encoder
         arrays = models.to_torchvision(encoder)
         if identity:
-            size = self.num_features
-            arrays |= {"fc.weight": np.eye(size, dtype=np.float32), "fc.bias": np.zeros(size, np.float32)}
+            arrays |= weights.make_identity(self.num_features)
         about = {
             "encoder": self.config.model.name,
             "step": self.step,

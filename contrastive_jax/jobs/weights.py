@@ -85,6 +85,16 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], about:
         save(dict(arrays), temporary, metadata=metadata)
 
 
+def make_identity(num_features: int) -> dict[str, np.ndarray]:
+    """A classifier of torchvision's name that returns the features, for `resnet18(num_classes=num_features)`.
+
+    Example:
+      >>> sorted(make_identity(512))
+      ['fc.bias', 'fc.weight']
+    """
+    return {"fc.weight": np.eye(num_features, dtype=np.float32), "fc.bias": np.zeros(num_features, np.float32)}
+
+
 def load_into(encoder: nnx.Module, path: str) -> None:
     """Set the weights of a ResNet to those of a file with torchvision's names, and print what was left out of it.
 
