@@ -13,10 +13,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from contrastive_jax import models
-from contrastive_jax.data import views
+from contrastive_jax.data import sources, views
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
-from contrastive_jax.jobs import weights
+from contrastive_jax.jobs import parts, weights
 from contrastive_jax.jobs.machine import saved_encoders
 
 Images = Any  # [n, h, w, c], uint8 or floats in [0, 1]: a NumPy or JAX array, or a list of equal images
@@ -40,6 +40,7 @@ class Encoder:
       image_shape: (height, width, channels) of the images after `preprocess`.
       num_features: f of the features.
       batch_size: the images that are encoded at once.
+      given: the encoder and the head where `load` was given them.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Encoder:
         *,
         image_shape: tuple[int, int, int],
         batch_size: int,
+        given: parts.Own = parts.NONE,
     ) -> None:
+        self.given = given
         self.config, self.workdir, self.image_shape, self.batch_size = config, workdir, image_shape, batch_size
         self.step, self.digest, self.which, self.has_momentum = (
             saved.step,
@@ -70,12 +73,9 @@ class Encoder:
         self.num_features = models.num_features(self.module.encoder, image_shape)
 
     def __repr__(self) -> str:
-        momentum = f" (momentum=True loads its {saved_encoders.MOMENTUM})" if self._may_load_momentum else ""
-        return f"Encoder({self.config.model.name}, {self.which} of {self.workdir}, step {self.step}{momentum})"
-
-    @property
-    def _may_load_momentum(self) -> bool:
-        return self.has_momentum and self.which == saved_encoders.TRAINED
+        other = saved_encoders.MOMENTUM if self.has_momentum and self.which == saved_encoders.TRAINED else None
+        more = f"; momentum=True loads its {other}" if other else ""
+        return f"Encoder({self.config.model.name} of {self.workdir}, {self.which}, step {self.step}{more})"
 
     @property
     def module(self) -> models.ContrastiveModel:
@@ -165,6 +165,22 @@ class Encoder:
         weights.write(path, arrays, about)
         return models.describe_difference(encoder)
 
+    def check_source(self, source: sources.Source, name: str) -> None:
+        """Refuse images that cannot be encoded.
+
+        Args:
+          source: the images.
+          name: what they are called in the message.
+
+        Raises:
+          UsageError: they have other channels.
+        """
+        expected, got = self.image_shape[-1], source.image_shape[-1]
+        if expected != got:
+            raise UsageError(
+                f"{name}: expected images of {expected} channels, as the encoder was trained on, got {got}."
+            )
+
     def _in_batches(self, fn: Callable[..., Any], images: Images) -> list[np.ndarray]:
         """Each array [n, ...] that `fn` gives of all images."""
         images, size = self._check(images), self.batch_size
@@ -177,7 +193,7 @@ class Encoder:
             part = images[start : start + size]
             filled = part[np.minimum(np.arange(size), len(part) - 1)]
             found.append([np.asarray(x)[: len(part)] for x in jax.tree.leaves(fn(*states, filled))])
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return [np.concatenate(pieces) for pieces in zip(*found, strict=True)]
 
     def _check(self, images: Images) -> np.ndarray:
         return check_images(images, channels=self.image_shape[-1])

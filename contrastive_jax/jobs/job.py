@@ -124,12 +124,26 @@ def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> 
                 f"config.loss.name={config.loss.name!r}: expected a source with labels, {source} has none."
             )
         return
+    check_class_sizes(labels, source, labels_per_class=config.evaluation.labels_per_class)
+
+
+def check_class_sizes(labels: np.ndarray, source: str, *, labels_per_class: int) -> None:
+    """Check that every class has the images that the probe on a few labels takes of it.
+
+    Args:
+      labels: int [n], of the training images.
+      source: what they are called in the message.
+      labels_per_class: how many the probe takes.
+
+    Raises:
+      UsageError: a class has fewer.
+    """
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(np.argmin(counts))
-    if counts[rarest] < config.evaluation.labels_per_class:
+    if counts[rarest] < labels_per_class:
         raise UsageError(
-            f"config.evaluation.labels_per_class={config.evaluation.labels_per_class}: expected at most the "
-            f"{counts[rarest]} training images of class {classes[rarest]} of {source}."
+            f"config.evaluation.labels_per_class={labels_per_class}: expected at most the {counts[rarest]} training "
+            f"images of class {classes[rarest]} of {source}."
         )
 
 

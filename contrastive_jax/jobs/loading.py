@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from contrastive_jax import models
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
-from contrastive_jax.jobs import parts
+from contrastive_jax.jobs import parts, weights
 from contrastive_jax.jobs.encoder import Encoder
 from contrastive_jax.jobs.job import build_model
 from contrastive_jax.jobs.machine import saved_encoders
@@ -72,6 +72,7 @@ def load(
         workdir,
         image_shape=read_image_shape(workdir, config),
         batch_size=batch_size or config.evaluation.batch_size,
+        given=parts.Own(encoder=encoder, head=head),
     )
 
 
@@ -112,14 +113,44 @@ def _read_record(workdir: Path, name: str) -> str:
         raise UsageError(f"{workdir / name}: expected a file that can be read, got {reason(error)}.") from None
 
 
-def rebuild(workdir: Path, config: ConfigDict, *, encoder: Any = None, head: Any = None) -> nnx.Module:
-    """The model of a run before its first step, without the weights that it may have started from.
+def load_untrained(trained: Encoder) -> Encoder:
+    """The encoder that a run began with, for comparison: drawn by its seed, or with the weights of its file.
+
+    Args:
+      trained: the encoder of the run.
+
+    Raises:
+      UsageError: its module cannot be made again, or the file of its weights is gone or another.
+    """
+    if trained.config.model.weights is not None:
+        weights.record(trained.config)
+    own = trained.given
+    rebuilt = rebuild(trained.workdir, trained.config, encoder=own.encoder, head=own.head, start=True)
+    model = models.functional(rebuilt)
+    digest = saved_encoders.digest(*map(saved_encoders.name_leaves, model[1:]))
+    saved = saved_encoders.Saved(0, "untrained encoder", {}, {}, digest, has_momentum=False)
+    return Encoder(
+        model,
+        saved,
+        trained.config,
+        trained.workdir,
+        image_shape=trained.image_shape,
+        batch_size=trained.batch_size,
+        given=own,
+    )
+
+
+def rebuild(
+    workdir: Path, config: ConfigDict, *, encoder: Any = None, head: Any = None, start: bool = False
+) -> nnx.Module:
+    """The model of a run before its first step; without the weights that it started from, unless `start`.
 
     Raises:
       UsageError: a part cannot be imported or makes no module; the message says what to give.
     """
     config = config.copy_and_resolve_references()
-    config.model.weights = None
+    if not start:
+        config.model.weights = None
     own = parts.Own()
     for kind, given in ((parts.ENCODER, encoder), (parts.HEAD, head)):
         try:

@@ -15,13 +15,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.torch
-import torch
-import torchvision
 from flax import nnx
 
 from contrastive_jax import models
 from contrastive_jax.jobs import weights
+
+try:
+    import safetensors.torch
+    import torch
+    import torchvision
+except ImportError as error:
+    raise SystemExit(f"error: {error}: pip install safetensors torch torchvision") from None
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
 LIMIT = 1e-4  # of the greatest feature
