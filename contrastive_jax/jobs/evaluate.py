@@ -14,6 +14,7 @@ from contrastive_jax import evaluation, metrics, models, pairwise
 from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import parts
+from contrastive_jax.jobs.encoder import compute_features
 from contrastive_jax.jobs.job import Job
 from contrastive_jax.jobs.logs import rows
 from contrastive_jax.training.state import TrainState
@@ -85,8 +86,10 @@ def _features(job: Job) -> Callable[[TrainState, jax.Array], jax.Array]:
     """(encoder, images) -> features of the un-augmented images."""
 
     def features(encoder: TrainState, images: jax.Array) -> jax.Array:
-        plain = views.plain_view(images, config=job.program.view_config)
-        return models.features(job.program.graphdef, encoder.params.model, encoder.model_state, plain)
+        program = job.program
+        return compute_features(
+            program.graphdef, program.view_config, encoder.params.model, encoder.model_state, images
+        )
 
     return features
 

@@ -157,9 +157,11 @@ def rebuild(
             part = parts.load(kind, parts.named(config, kind)) if given is None else given
             part = parts.load(kind, part) if isinstance(part, str) else part
         except UsageError as error:
-            raise UsageError(f"{workdir}: {error}. Give the {kind.what} itself: load(..., {kind.what}=...).") from None
+            advice = f"Give the {kind.what} itself: load(..., {kind.what}=...)."
+            raise UsageError(f"{workdir}: {str(error).rstrip('.')}. {advice}") from None
         if isinstance(part, nnx.Module):
-            parts.section(config, kind).clear()
+            for name in list(parts.section(config, kind)):
+                del parts.section(config, kind)[name]
         own = own._replace(**{kind.what: part})  # type: ignore[arg-type]
     try:
         return build_model(config, own, read_image_shape(workdir, config))
