@@ -1,4 +1,4 @@
-"""Every image of a data set as one source, with a name for each: for what encodes them all."""
+"""Images for an encoder that is trained: every one of a data set, with its name, or those that a caller has."""
 
 from __future__ import annotations
 
@@ -133,3 +133,20 @@ def open_whole_npz(path: str, *, image_size: int | None, stored_size: int | None
     side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=str(file))
     resized = {key: x if side is None else _stored.resized(x, side) for key, x in images.items()}
     return WholeSource([(key, _stored.ArraySource(resized[key], labels[key], name=name)) for key in keys])
+
+
+def store(images: np.ndarray, *, image_size: int, stored_size: int | None = None) -> np.ndarray:
+    """Images as a source of theirs would store them, see `load`: as they are, or as squares near what views need.
+
+    Args:
+        images: uint8 [n, h, w, c] with c 1 or 3.
+        image_size: side of the views in pixels.
+        stored_size: side of the square that each is resized to, in place of the rule.
+
+    Example:
+        >>> from contrastive_jax.data import sources
+        >>> sources.store(np.zeros((2, 30, 40, 3), np.uint8), image_size=14).shape
+        (2, 16, 16, 3)
+    """
+    side = _stored.stored_side([images.shape[1:3]], image_size=image_size, stored_size=stored_size, name="images")
+    return images if side is None or not len(images) else _stored.resized(images, side)

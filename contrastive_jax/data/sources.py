@@ -16,7 +16,7 @@ from contrastive_jax.data._own import open_own
 from contrastive_jax.data._source import SPLITS, Source, labels_of, name_of, num_classes_of
 from contrastive_jax.data._stored import ArraySource
 from contrastive_jax.data._tfds import open_tfds
-from contrastive_jax.data._whole import WholeSource, open_whole_folder, open_whole_npz
+from contrastive_jax.data._whole import WholeSource, open_whole_folder, open_whole_npz, store
 from contrastive_jax.errors import SourceError
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "name_of",
     "names_of",
     "num_classes_of",
+    "store",
     "take",
 ]
 

@@ -25,9 +25,10 @@ Images = Any  # [n, h, w, c], uint8 or floats in [0, 1]: a NumPy or JAX array, o
 class Encoder:
     """An encoder with its head, its preprocessing and where it comes from. Make one with `load`.
 
-    Images are uint8, or floats in [0, 1], [n, h, w, c], of any number n and any size: `preprocess` crops and resizes
-    them as the run's own evaluation does. They are encoded in batches of one shape, the last one filled up, so that
-    images of one size and dtype compile once.
+    Images are uint8, or floats in [0, 1], [n, h, w, c], of any number n and any size. uint8 images are stored, cropped
+    and resized as the run's own evaluation does it; floats are cropped and resized alone, which differs where images
+    are much larger than the views. They are encoded in batches of one shape, the last one filled up, so that images of
+    one stored size and dtype compile once.
 
     Attributes:
       config: the configuration of the run.
@@ -99,7 +100,7 @@ class Encoder:
         Raises:
           UsageError: images of another form.
         """
-        images = self._check(images)
+        images = self._store(self._check(images))
         return self._plain(images) if len(images) else jnp.zeros((0, *self.image_shape))
 
     def features(self, images: Images) -> np.ndarray:
@@ -190,10 +191,16 @@ class Encoder:
             return [np.zeros((0, *x.shape[1:]), x.dtype) for x in jax.tree.leaves(jax.eval_shape(fn, *states, one))]
         found: list[list[np.ndarray]] = []
         for start in range(0, len(images), size):
-            part = images[start : start + size]
+            part = self._store(images[start : start + size])
             filled = part[np.minimum(np.arange(size), len(part) - 1)]
             found.append([np.asarray(x)[: len(part)] for x in jax.tree.leaves(fn(*states, filled))])
         return [np.concatenate(pieces) for pieces in zip(*found, strict=True)]
+
+    def _store(self, images: np.ndarray) -> np.ndarray:
+        data = self.config.data
+        if images.dtype != np.uint8:
+            return images
+        return sources.store(images, image_size=data.image_size, stored_size=data.stored_size)
 
     def _check(self, images: Images) -> np.ndarray:
         return check_images(images, channels=self.image_shape[-1])

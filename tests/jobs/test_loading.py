@@ -15,16 +15,15 @@ from flax import nnx
 
 import contrastive_jax
 from contrastive_jax import evaluation, models
-from contrastive_jax.data import batches
+from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import DamagedError, UsageError
 from contrastive_jax.jobs import encoder as encoder_lib
 from contrastive_jax.jobs import evaluate, loading, parts
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.machine import saved_encoders, storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
-from contrastive_jax.jobs.workdir import claim_workdir
 from tests.jobs import own_parts
-from tests.jobs.support import config, flags, small, train
+from tests.jobs.support import config, flags, save_start, small, train
 
 MOCO = {"loss.name": "moco", "estimator.encoder_momentum": 0.9, "estimator.queue_size": 128, "checkpoint.every": 2}
 
@@ -48,15 +47,6 @@ def workdir(trained, tmp_path):
 def encoder(trained):
     with jax.numpy_dtype_promotion("standard"):
         return contrastive_jax.load(trained[2], batch_size=16)
-
-
-def save_untrained(given, workdir, own=parts.NONE):
-    """A run whose only checkpoint is that of its start: nothing is compiled."""
-    job = job_lib.prepare(given, workdir, own=own)
-    with claim_workdir(job), Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
-        checkpoints.save(job.initial)
-        checkpoints.wait()
-    return job
 
 
 def images_of(count, shape=(8, 8, 1)):
@@ -141,12 +131,15 @@ def test_floats_are_pixels_in_0_1(dtype, encoder):
     )
 
 
-@pytest.mark.parametrize("shape", [(11, 17, 1), (5, 4, 1)])
-def test_images_of_another_size_are_cropped_and_resized(shape, encoder):
+@pytest.mark.parametrize("shape", [(11, 17, 1), (5, 4, 1), (9, 9, 1)])
+def test_images_of_another_size_are_stored_and_resized_as_those_of_a_data_set(shape, encoder, tmp_path):
     images = images_of(3, shape)
-    plain = encoder.preprocess(images)
-    assert plain.shape == (3, 8, 8, 1)
+    np.savez(tmp_path / "images.npz", image=images)
+    source = sources.load_whole(f"npz:{tmp_path / 'images.npz'}", image_size=8)
+    plain = views.plain_view(source.take(np.arange(3)), config=views.ViewConfig(size=8))
+    np.testing.assert_allclose(encoder.preprocess(images), plain, rtol=0, atol=1e-6)
     np.testing.assert_allclose(encoder.features(images), encoder.module.features(plain), rtol=0, atol=1e-5)
+    assert encoder.preprocess(images / 255).shape == (3, 8, 8, 1)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +298,7 @@ def test_a_flipped_bit_is_told_by_the_digest(trained, workdir, monkeypatch):
 
 
 def test_a_run_without_a_momentum_encoder(tmp_path):
-    save_untrained(small(), tmp_path)
+    save_start(small(), tmp_path)
     assert not contrastive_jax.load(tmp_path).has_momentum
     with pytest.raises(
         UsageError, match=r"expected a momentum encoder, got a run without one.*Leave out momentum=True"
@@ -315,7 +308,7 @@ def test_a_run_without_a_momentum_encoder(tmp_path):
 
 @pytest.mark.parametrize("name", ["tests.jobs.own_parts:Encoder", "tests.jobs.own_parts:linen_encoder"])
 def test_an_encoder_of_ones_own_by_its_name(name, tmp_path):
-    job = save_untrained(config(**{"model.name": name, "loss.name": "tests.jobs.own_parts:triplets"}), tmp_path)
+    job = save_start(config(**{"model.name": name, "loss.name": "tests.jobs.own_parts:triplets"}), tmp_path)
     loaded = contrastive_jax.load(tmp_path, batch_size=4)
     initial = job.initial
     plain = loaded.preprocess(images_of(4))
@@ -330,7 +323,7 @@ def test_an_encoder_given_from_python_is_given_again(tmp_path):
 
     local.__module__, local.__qualname__ = "gone", "local"
     module = own_parts.Encoder((8, 8, 1), rngs=nnx.Rngs(3), width=6)
-    job = save_untrained(small(), tmp_path, parts.Own(encoder=local))
+    job = save_start(small(), tmp_path, parts.Own(encoder=local))
     with pytest.raises(UsageError, match=r"got no module 'gone'.*Give the encoder itself: load\(..., encoder=...\)"):
         contrastive_jax.load(tmp_path)
     for given in (local, module):

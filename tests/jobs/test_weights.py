@@ -14,9 +14,7 @@ from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import command_line, weights
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
-from contrastive_jax.jobs.machine.checkpoints import Checkpoints
-from contrastive_jax.jobs.workdir import claim_workdir
-from tests.jobs.support import config, small
+from tests.jobs.support import config, save_start, small
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +34,6 @@ def save(path, seed):
     }
     weights.write(path, arrays | weights.make_identity(32), {"encoder": "resnet10", "mean": [0.5]})
     return arrays
-
-
-def start(given, workdir):
-    """Claim a workdir and save the state before the first step, as a run that is stopped at once."""
-    job = job_lib.prepare(given, workdir)
-    with claim_workdir(job), Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
-        checkpoints.save(job.initial)
-        checkpoints.wait()
-    return job
 
 
 def test_what_is_written_is_read(path):
@@ -98,7 +87,7 @@ def test_a_missing_file_and_another_dtype(tmp_path):
 
 def test_a_run_starts_from_a_file(path, tmp_path, capsys):
     given = config(**{"model.weights": str(path)})
-    job = start(given, tmp_path / "run")
+    job = save_start(given, tmp_path / "run")
     assert f"{path}: left out fc.bias, fc.weight; took all other weights." in capsys.readouterr().err
     assert given.model.weights_sha256 is None  # the caller's own is left as it was
     recorded = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
@@ -115,14 +104,14 @@ def test_another_file_is_refused_where_the_run_goes_on(tmp_path):
     path, workdir = tmp_path / "net.safetensors", tmp_path / "run"
     save(path, seed=5)
     given = config(**{"model.weights": str(path)})
-    start(given, workdir)
-    start(given, workdir)  # the same file is the same run
+    save_start(given, workdir)
+    save_start(given, workdir)  # the same file is the same run
     preset = command_line.read_preset(str(workdir / "config.json"))
     save(path, seed=6)
     with pytest.raises(
         UsageError, match=r"expected a run with the same configuration, got another: model.weights_sha256"
     ):
-        start(given, workdir)
+        save_start(given, workdir)
     with pytest.raises(UsageError, match=r"expected the file that the run began with \(SHA-256 \w{64}\), got another"):
         job_lib.prepare(preset, workdir)
     path.unlink()
@@ -161,7 +150,7 @@ def test_the_file_is_a_field_of_the_command_line(path):
 
 @pytest.mark.parametrize("identity", [False, True])
 def test_an_encoder_writes_its_weights(identity, path, tmp_path):
-    start(config(**{"model.weights": str(path)}), tmp_path / "run")
+    save_start(config(**{"model.weights": str(path)}), tmp_path / "run")
     encoder = contrastive_jax.load(tmp_path / "run")
     said = encoder.save_safetensors(tmp_path / "out.safetensors", identity=identity)
     assert "BasicBlock, [1, 1, 1, 1]" in said and "Conv2d(1, 4, 3, padding=1, bias=False)" in said
@@ -176,7 +165,7 @@ def test_an_encoder_writes_its_weights(identity, path, tmp_path):
 
 
 def test_an_encoder_without_such_names_is_not_written(tmp_path):
-    start(small(), tmp_path / "run")
+    save_start(small(), tmp_path / "run")
     with pytest.raises(UsageError, match="expected a ResNet of this package"):
         contrastive_jax.load(tmp_path / "run").save_safetensors(tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
