@@ -22,14 +22,14 @@ _PLAN, _ABOUT = "plan.json", "about"
 
 
 class _Plan(NamedTuple):
-    """What a file of embeddings is made of: the parts of one plan belong together."""
+    """What a file of embeddings is made of, and in which parts; only parts of the same make belong together."""
 
     source: str
     data: dict[str, Any]  # fingerprint
     digest: str  # of the encoder
     encoder: str
     step: int
-    part_size: int
+    part_size: int  # of a pass that goes on, that of before
 
 
 def embed(
@@ -51,7 +51,7 @@ def embed(
       source: the data set, see `data.sources.load_whole`; stored as the run stores its own images.
       out: the `.npz`.
       data_dir: where TensorFlow Datasets keeps its data.
-      part_size: images of a part, rounded up to a multiple of the encoder's batch.
+      part_size: images of a part; a pass that goes on keeps that of before.
 
     Returns:
       The path of the file.
@@ -70,15 +70,14 @@ def embed(
             source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data_dir or data.directory
         )
         encoder.check_source(opened, f"--source={source}")
-        part_size = -(-part_size // encoder.batch_size) * encoder.batch_size
         fingerprint = sources.fingerprint(opened)
         plan = _Plan(source, fingerprint, encoder.digest, encoder.which, encoder.step, part_size)
         with storage.explain_refusals(encoder.workdir):
             if _is_done(out, plan):
                 print(f"{out} is there already, of these images and this encoder.", file=sys.stderr)
                 return out
-            parts = _claim_parts(out, plan)
-            _embed_missing(encoder, opened, parts, part_size)
+            parts, plan = _claim_parts(out, plan)
+            _embed_missing(encoder, opened, parts, plan.part_size)
             _join(out, parts, opened, plan)
             shutil.rmtree(parts)
     except SourceError as error:
@@ -98,8 +97,8 @@ def _is_done(out: Path, plan: _Plan) -> bool:
     return True
 
 
-def _claim_parts(out: Path, plan: _Plan) -> Path:
-    """The folder of the parts, which belongs to one plan."""
+def _claim_parts(out: Path, plan: _Plan) -> tuple[Path, _Plan]:
+    """The folder of the parts, and the plan that it belongs to."""
     folder = out.with_name(f"{out.name}.parts")
     if (folder / _PLAN).exists():
         try:
@@ -107,25 +106,21 @@ def _claim_parts(out: Path, plan: _Plan) -> Path:
         except ValueError:
             there = {}
         _compare(folder, there, plan, "Give another --out or the --step of before, or remove the folder to begin again")
-        return folder
+        return folder, _Plan(**there)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UsageError(f"{folder}: expected parts of embeddings, got other files. Give another --out.")
     with files.replace_atomically(folder / _PLAN) as temporary:
         temporary.write_text(json.dumps(plan._asdict(), indent=2) + "\n", encoding="utf-8")
-    return folder
+    return folder, plan
 
 
 def _compare(where: Path, there: Any, plan: _Plan, advice: str) -> None:
-    ours = json.loads(json.dumps(plan._asdict()))
-    there = there if isinstance(there, dict) else {}
-    flat = [{**x, **{f"data.{name}": value for name, value in (x.get("data") or {}).items()}} for x in (there, ours)]
-    for x in flat:
-        x.pop("data", None)
+    ours, theirs = _flatten(json.loads(json.dumps(plan._asdict()))), _flatten(there)
     differ = [
-        f"{name} (there {flat[0].get(name)!r}, here {flat[1].get(name)!r})"
-        for name in sorted(flat[0].keys() | flat[1].keys())
-        if flat[0].get(name) != flat[1].get(name)
+        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name) and (name != "part_size" or name not in theirs)
     ]
     if differ:
         raise UsageError(
@@ -134,22 +129,30 @@ def _compare(where: Path, there: Any, plan: _Plan, advice: str) -> None:
         )
 
 
+def _flatten(plan: Any) -> dict[str, Any]:
+    """A plan as it was read, whatever that is, with the fields of its data beside the others."""
+    plan = plan if isinstance(plan, dict) else {}
+    data = plan["data"] if isinstance(plan.get("data"), dict) else {}
+    return {name: x for name, x in plan.items() if name != "data"} | {f"data.{name}": x for name, x in data.items()}
+
+
 def _embed_missing(encoder: Encoder, source: sources.Source, folder: Path, part_size: int) -> None:
     ranges = _ranges(len(source), part_size)
     missing = [k for k, indices in enumerate(ranges) if _read_part(folder, k, len(indices)) is None]
     if not missing:
         return
     wanted = np.concatenate([np.array(ranges[k]) for k in missing])
-    stream = batches.sequential(source, encoder.batch_size, indices=wanted)
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []  # what is embedded and not yet written
     with Counter("Embedding", len(source), start=len(source) - len(wanted)) as counter:
-        for k in missing:
-            found: list[tuple[np.ndarray, np.ndarray]] = []
-            for _ in range(0, len(ranges[k]), encoder.batch_size):
-                batch = next(stream)
-                features, projections = encoder.embed(batch["image"])
-                found.append((features[batch["mask"]], projections[batch["mask"]]))
-                counter.add(int(batch["mask"].sum()))
-            _write_part(folder, k, *(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        for batch in batches.sequential(source, encoder.batch_size, indices=wanted):
+            features, projections = encoder.embed(batch["image"])
+            waiting.append((features[batch["mask"]], projections[batch["mask"]]))
+            counter.add(len(waiting[-1][0]))
+            while missing and sum(len(x) for x, _ in waiting) >= len(ranges[missing[0]]):
+                k = missing.pop(0)
+                rows = [np.concatenate(arrays) for arrays in zip(*waiting, strict=True)]
+                _write_part(folder, k, *(x[: len(ranges[k])] for x in rows))
+                waiting = [(rows[0][len(ranges[k]) :], rows[1][len(ranges[k]) :])]
 
 
 def _ranges(count: int, part_size: int) -> list[range]:

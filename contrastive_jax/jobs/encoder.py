@@ -95,7 +95,7 @@ class Encoder:
           images: [n, h, w, c], uint8 or floats in [0, 1].
 
         Returns:
-          float32 [n, *image_shape].
+          float32 `[n, *image_shape]`.
 
         Raises:
           UsageError: images of another form.

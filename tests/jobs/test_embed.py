@@ -84,9 +84,16 @@ def test_a_pass_that_was_cut_short_goes_on(batches, encoder, source, tmp_path, m
     assert not out.exists() and len(list(parts.glob("0*.npz"))) == batches // 2
     with monkeypatch.context() as patch:
         done = stop_after(patch, 100)
-        embed.embed(encoder, source, out, part_size=16)
+        embed.embed(encoder, source, out, part_size=20)  # it goes on in parts of 16
     assert len(done) == 7 - batches // 2 * 2 and not parts.exists()
-    assert out.read_bytes()[-2000:] and all(np.array_equal(read(out)[name], x) for name, x in read(whole).items())
+    assert all(np.array_equal(read(out)[name], x) for name, x in read(whole).items())
+
+
+@pytest.mark.parametrize("part_size", [1, 5, 8, 13, 49, 50, 4096])
+def test_parts_of_any_size(part_size, encoder, source, tmp_path):
+    whole = read(embed.embed(encoder, source, tmp_path / "whole.npz"))
+    found = read(embed.embed(encoder, source, tmp_path / "out.npz", part_size=part_size))
+    assert all(np.array_equal(found[name], whole[name]) for name in ("features", "projections", "names", "labels"))
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:50]), lambda p: p.unlink()])
