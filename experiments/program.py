@@ -22,6 +22,9 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a program; an error that it foresees is a line each and status 2."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would end in a traceback
     try:
+        from contrastive_jax.jobs.machine import storage
+
+        storage.silence_repeated_errors()
         main(sys.argv[1:])
     except (UsageError, MissingExtraError) as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)

@@ -75,6 +75,8 @@ def embed(
         with storage.explain_refusals(encoder.workdir):
             if _is_done(out, plan):
                 print(f"{out} is there already, of these images and this encoder.", file=sys.stderr)
+                if (_parts_of(out) / _PLAN).exists():  # a pass that ended between its last two lines
+                    shutil.rmtree(_parts_of(out))
                 return out
             parts, plan = _claim_parts(out, plan)
             _embed_missing(encoder, opened, parts, plan.part_size)
@@ -99,7 +101,7 @@ def _is_done(out: Path, plan: _Plan) -> bool:
 
 def _claim_parts(out: Path, plan: _Plan) -> tuple[Path, _Plan]:
     """The folder of the parts, and the plan that it belongs to."""
-    folder = out.with_name(f"{out.name}.parts")
+    folder = _parts_of(out)
     if (folder / _PLAN).exists():
         try:
             there = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
@@ -113,6 +115,10 @@ def _claim_parts(out: Path, plan: _Plan) -> tuple[Path, _Plan]:
     with files.replace_atomically(folder / _PLAN) as temporary:
         temporary.write_text(json.dumps(plan._asdict(), indent=2) + "\n", encoding="utf-8")
     return folder, plan
+
+
+def _parts_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
 
 
 def _compare(where: Path, there: Any, plan: _Plan, advice: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from contrastive_jax.errors import MissingExtraError, UsageError
+from contrastive_jax.jobs.machine import storage
 from experiments import embed, export, program
 from tests.jobs.support import config, save_start
 
@@ -46,6 +47,7 @@ def test_export(options, workdir, tmp_path, capsys):
 def test_an_error_is_a_line_each_and_status_2(error, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["program", "--option"])
     monkeypatch.setattr(program.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(storage, "silence_repeated_errors", lambda: None)
 
     def fail(arguments):
         assert arguments == ["--option"]

@@ -138,11 +138,18 @@ def test_parts_of_others_are_refused(change, done, encoder, source, runs, tmp_pa
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("out*") if path.is_file()}
 
 
-def test_a_file_that_is_done_is_left(encoder, source, tmp_path, capsys):
-    out = embed.embed(encoder, source, tmp_path / "out.npz")
+def test_a_file_that_is_done_is_left(encoder, source, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(embed.shutil, "rmtree", lambda _: None)  # as if the process had ended before
+        out = embed.embed(encoder, source, tmp_path / "out.npz")
     before = out.stat().st_mtime_ns
+    assert (tmp_path / "out.npz.parts").exists()
     embed.embed(encoder, source, out)
-    assert out.stat().st_mtime_ns == before and "is there already" in capsys.readouterr().err
+    assert (
+        not (tmp_path / "out.npz.parts").exists()
+        and out.stat().st_mtime_ns == before
+        and "is there already" in capsys.readouterr().err
+    )
 
 
 def test_a_folder_of_files(runs, tmp_path):
