@@ -119,6 +119,7 @@ def record(config: ConfigDict) -> None:
 
     Raises:
       UsageError: the file cannot be read, or is another than the recorded one.
+      MissingExtraError: safetensors is not installed.
     """
     path, recorded = config.model.weights, config.model.weights_sha256
     if path is None:
@@ -126,6 +127,7 @@ def record(config: ConfigDict) -> None:
             raise UsageError("config.model.weights_sha256: expected none without config.model.weights, got a digest.")
         return
     path = _check_suffix(path, f", and formats that can run code are never read. {_CONVERT}", "config.model.weights=")
+    extras.check("safetensors", extra="train", what="config.model.weights")
     try:
         found = digest(path)
     except OSError as error:

@@ -202,6 +202,15 @@ def test_a_run_of_eight_devices_loads_on_one(trained):
     np.testing.assert_allclose(float(total), np.abs(here.features(np.full((3, 8, 8, 1), 7, np.uint8))).sum(), rtol=1e-5)
 
 
+def test_the_loss_the_optimizer_and_the_data_are_not_needed(workdir, encoder):
+    given = json.loads((workdir / "config.json").read_text())
+    given["loss"] |= {"name": "gone.lab:loss", "kwargs": {"margin": 1}}
+    given["optimizer"] |= {"name": "gone.lab:optimizer", "kwargs": {"decay": 1}}
+    given["data"]["source"], given["log"]["metrics"] = "folder:/none", ["gone.lab:metric"]
+    (workdir / "config.json").write_text(json.dumps(given))
+    assert contrastive_jax.load(workdir).digest == encoder.digest
+
+
 def write(name, text):
     return lambda workdir: (workdir / name).write_text(text)
 

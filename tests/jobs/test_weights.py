@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import safetensors.numpy
 
 import contrastive_jax
 from contrastive_jax import models
-from contrastive_jax.errors import UsageError
+from contrastive_jax.errors import MissingExtraError, UsageError
 from contrastive_jax.jobs import command_line, weights
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
@@ -118,6 +119,16 @@ def test_another_file_is_refused_where_the_run_goes_on(tmp_path):
     with pytest.raises(UsageError, match=r"config.model.weights=.*expected a file that can be read, got 'No such file"):
         job_lib.prepare(given, workdir)
     assert contrastive_jax.load(workdir).step == 0  # which the file is not needed for
+
+
+def test_without_safetensors_the_extra_is_named(path, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)  # as if it were not installed
+    for call in (
+        lambda: weights.read(path),
+        lambda: job_lib.prepare(config(**{"model.weights": str(path)}), tmp_path / "run"),
+    ):
+        with pytest.raises(MissingExtraError, match=r'needs safetensors: pip install "contrastive_jax\[train\]"'):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,8 @@ def _read(checkpoints: Path, step: int, which: str) -> Saved:
         if storage.find_refusal(error) is not None:
             raise
         line = (str(error).strip() or "no message").splitlines()[0]
-        raise _explain_damage(where, f"{type(error).__name__}: {line[:200]}") from error
+        fault = f"expected a checkpoint that can be read, got {type(error).__name__}: {line[:200]}"
+        raise _explain_damage(where, fault) from error
     params, state = (name_leaves(_at(found, place)) for place in _PLACES[which])
     expected, actual = metadata.get(_key(which)), digest(params, state)
     if expected is None:
