@@ -57,12 +57,8 @@ class Encoder:
     ) -> None:
         self.given = given
         self.config, self.workdir, self.image_shape, self.batch_size = config, workdir, image_shape, batch_size
-        self.step, self.digest, self.which, self.has_momentum = (
-            saved.step,
-            saved.digest,
-            saved.which,
-            saved.has_momentum,
-        )
+        self.step, self.digest = saved.step, saved.digest
+        self.which, self.has_momentum = saved.which, saved.has_momentum
         graphdef, *states = model
         self.functional = graphdef, *jax.device_put(states)
         view_config = config_lib.view_config(config)
@@ -156,7 +152,7 @@ class Encoder:
         if identity:
             arrays |= weights.make_identity(self.num_features)
         about = {
-            "encoder": self.config.model.name,
+            "encoder": f"{self.config.model.name}, {self.which}",
             "step": self.step,
             "digest": self.digest,
             "image_size": self.config.data.image_size,

@@ -79,6 +79,16 @@ def test_projections_are_those_of_the_model(trained, encoder):
         np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
 
 
+def test_both_cost_as_much_as_the_projections(encoder):
+    _, params, state = encoder.functional
+
+    def count(fn):
+        found = fn.lower(params, state, images_of(4)).compile().cost_analysis()
+        return (found[0] if isinstance(found, list) else found)["flops"]
+
+    assert count(encoder._both) == count(encoder._project) > 0
+
+
 def test_where_it_comes_from(trained, encoder):
     _, state, workdir = trained
     assert (encoder.step, encoder.which, encoder.image_shape) == (4, "trained encoder", (8, 8, 1))
