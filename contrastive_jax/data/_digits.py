@@ -11,7 +11,9 @@ _NUM_CLASSES = 10
 _LARGEST_VALUE = 16
 
 
-def open_digits(*, image_size: int | None, stored_size: int | None) -> dict[str, _stored.ArraySource]:
+def open_digits(
+    *, image_size: int | None, stored_size: int | None, labels: bool = True
+) -> dict[str, _stored.ArraySource]:
     """1,437 (train) and 360 (test) images, uint8 [8, 8, 1], split within each class under a fixed seed."""
     datasets = extras.require("sklearn.datasets", extra="train", what="digits")  # takes a second to import
     digits = datasets.load_digits()
@@ -19,6 +21,11 @@ def open_digits(*, image_size: int | None, stored_size: int | None) -> dict[str,
     side = _stored.stored_side([images.shape[1:3]], image_size=image_size, stored_size=stored_size, name="digits")
     images = images if side is None else _stored.resized(images, side)
     return {
-        split: _stored.ArraySource(images[kept], digits.target[kept], name="digits", num_classes=_NUM_CLASSES)
+        split: _stored.ArraySource(
+            images[kept],
+            digits.target[kept] if labels else None,
+            name="digits",
+            num_classes=_NUM_CLASSES if labels else None,
+        )
         for split, kept in _split.stratified(digits.target, name="digits").items()
     }
