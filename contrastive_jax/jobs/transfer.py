@@ -16,12 +16,16 @@ from contrastive_jax import evaluation
 from contrastive_jax.data import batches, sources
 from contrastive_jax.errors import SourceError, UsageError
 from contrastive_jax.jobs import config as config_lib
-from contrastive_jax.jobs import evaluate
+from contrastive_jax.jobs import evaluate, passes
 from contrastive_jax.jobs.encoder import Encoder
-from contrastive_jax.jobs.job import check_class_sizes
 from contrastive_jax.jobs.loading import load_untrained
 from contrastive_jax.jobs.logs import rows
+from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.jobs.machine import environment, files
+from contrastive_jax.jobs.opening import check_class_sizes
+
+SECONDS_BETWEEN_LINES = evaluate.SECONDS_BETWEEN_LINES
+NO_LABELS = "the images have no labels, which scores need."
 
 
 class Transfer(NamedTuple):
@@ -35,10 +39,10 @@ class Transfer(NamedTuple):
 def transfer(
     encoder: Encoder, source: str, *, config: ConfigDict | None = None, data_dir: str | os.PathLike[str] | None = None
 ) -> Transfer:
-    """Score raw pixels, the encoder that the run began with and the trained one on a labelled data set.
+    """Score raw pixels, the encoder that the run began with and the trained one on a data set.
 
-    As at the end of the run: linear probe, k-NN and a probe on few labels on the features of un-augmented images; the
-    geometry of the projections of two random views of the test images.
+    As at the end of the run: linear probe, k-NN and a probe on few labels on the features of un-augmented images, if
+    they have labels; the geometry of the projections of two random views of the test images.
 
     Args:
       encoder: of `load`.
@@ -47,29 +51,39 @@ def transfer(
       data_dir: where TensorFlow Datasets keeps its data.
 
     Raises:
-      UsageError: the data set cannot be read, has other channels, no labels or too few images of a class; or the module
-        or the weights that the run began with cannot be made again.
+      UsageError: the data set cannot be read, has other channels or too few images of a class; or the module or the
+        weights that the run began with cannot be made again.
     """
     config = encoder.config if config is None else config
     splits = _open(source, config, data_dir or config.data.directory)
     encoder.check_source(splits.train, f"--source={source}")
     labels = sources.labels_of(splits.train)
+    scores: dict[str, evaluation.Scores] = {}
     if labels is None or sources.labels_of(splits.test) is None:
-        raise UsageError(f"--source={source}: expected labels in both splits, which the scores need, got none.")
-    check_class_sizes(labels, f"--source={source}", labels_per_class=config.evaluation.labels_per_class)
-    settings = evaluate.make_settings(config, splits.train)
+        print(f"Skipping the scores: {NO_LABELS}", file=sys.stderr)
+    else:
+        check_class_sizes(labels, f"--source={source}", labels_per_class=config.evaluation.labels_per_class)
     encoders = {evaluate.UNTRAINED: load_untrained(encoder), encoder.which: encoder}
+    if labels is not None and sources.labels_of(splits.test) is not None:
+        scores = _score(encoders, splits, config)
+    print("Measuring the embeddings ...", file=sys.stderr)
+    geometry = {name: _measure(each, splits.test, config) for name, each in encoders.items()}
+    return Transfer(scores, geometry, evaluate.make_settings(config, splits.train))
+
+
+def _score(encoders: dict[str, Encoder], splits: sources.Splits, config: ConfigDict) -> dict[str, evaluation.Scores]:
+    settings = evaluate.make_settings(config, splits.train)
     representations: dict[str, Callable[..., Any]] = (
         {"raw pixels": evaluation.raw_pixels} if config.evaluation.raw_pixels else {}
     )
     representations |= {name: each.features for name, each in encoders.items()}
     scores = {}
     for name, features in representations.items():
-        print(f"Evaluating {name} ...", file=sys.stderr)
-        train, test = (batches.sequential(split, encoder.batch_size) for split in splits)
-        scores[name] = evaluation.score(features, train, test, settings)
-    print("Measuring the embeddings ...", file=sys.stderr)
-    return Transfer(scores, {name: _measure(each, splits.test, config) for name, each in encoders.items()}, settings)
+        size, total = next(iter(encoders.values())).batch_size, sum(map(len, splits))
+        with Counter(f"Evaluating {name}", total, begins=True, least_seconds=SECONDS_BETWEEN_LINES) as counter:
+            train, test = (counter.watch(batches.sequential(split, size)) for split in splits)
+            scores[name] = evaluation.score(features, train, test, settings)
+    return scores
 
 
 def _open(source: str, config: ConfigDict, data_dir: str | os.PathLike[str] | None) -> sources.Splits:
@@ -82,20 +96,19 @@ def _open(source: str, config: ConfigDict, data_dir: str | os.PathLike[str] | No
 
 def _measure(encoder: Encoder, test: sources.Source, config: ConfigDict) -> evaluation.Geometry:
     view_config = config_lib.view_config(config)
-    project = jax.jit(functools.partial(evaluate.project_views, view_config=view_config, seed=config.seed))
+    project = jax.jit(functools.partial(passes.project_views, view_config=view_config, seed=config.seed))
     graphdef, params, state = encoder.functional
 
     def of_batch(images: Any, ids: Any) -> jax.Array:
         return project((graphdef, params, state), images, ids)
 
-    return evaluation.geometry(*evaluate.embed_source(of_batch, test, evaluate.MAX_TEST_IMAGES, config=config))
+    return evaluation.geometry(*passes.embed_source(of_batch, test, evaluate.MAX_TEST_IMAGES, config=config))
 
 
 def format_tables(found: Transfer) -> str:
     """The results as Markdown tables, as those of a run."""
-    return "\n\n".join(
-        [evaluation.format_scores(found.scores, found.settings), evaluation.format_geometry(found.geometry)]
-    )
+    scores = evaluation.format_scores(found.scores, found.settings) if found.scores else f"No scores: {NO_LABELS}"
+    return "\n\n".join([scores, evaluation.format_geometry(found.geometry)])
 
 
 def save(found: Transfer, encoder: Encoder, source: str, out: str | os.PathLike[str] | None = None) -> Path:
