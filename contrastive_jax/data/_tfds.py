@@ -137,7 +137,7 @@ def _choose_split(name: str, builder: Any, split: str, train: str | None) -> str
     names = (train,) if train is not None and split == "train" else _SPLIT_NAMES[split]
     chosen = next((candidate for candidate in names if candidate in available), None)
     if chosen is None:
-        raise SourceError(f"tfds:{name}: expected a {' or '.join(names)} split, got only {', '.join(available)}")
+        raise SourceError(f"tfds:{name}: expected the split {' or '.join(names)}, got only {', '.join(available)}")
     if split == "test" and chosen == train:
         raise SourceError(f"tfds:{name}?split={train}: expected another split than the test split {chosen}")
     return chosen

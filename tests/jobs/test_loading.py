@@ -19,7 +19,7 @@ from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import DamagedError, UsageError
 from contrastive_jax.jobs import encoder as encoder_lib
 from contrastive_jax.jobs import job as job_lib
-from contrastive_jax.jobs import loading, parts
+from contrastive_jax.jobs import loading, parts, passes
 from contrastive_jax.jobs.machine import saved_encoders, storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from tests.jobs import own_parts

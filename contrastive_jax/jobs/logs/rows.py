@@ -237,6 +237,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [_replace_nulls(json.loads(line)) for line in file]
 
 
+def read_whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl` that may be being written, up to the first that is cut off or out of order."""
+    sizes = list(_measure_whole_rows(path))
+    if not sizes:
+        return []
+    with open(path, "rb") as file:
+        return [_replace_nulls(json.loads(file.read(size))) for size in sizes]
+
+
 def _replace_nulls(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _replace_nulls(x) for name, x in tree.items()}
