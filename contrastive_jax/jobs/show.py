@@ -128,8 +128,8 @@ def _format(
     last = logged[-1]
     steps = config.epochs * (count // max(config.batch_size, _find_contrast_size(config, last, count)))
     state = "finished" if summary is not None else "not evaluated yet"
-    lines = [f"Step {last['step'] + 1} of {steps}, epoch {last['epoch'] + 1} of {config.epochs}; {state}."]
-    parts = ["\n".join(lines), _format_last(last)]
+    done = f"Step {last['step'] + 1} of {steps}, epoch {last['epoch'] + 1} of {config.epochs}; {state}."
+    parts = [done, _format_steps(logged[0], last)]
     measured = [row for row in logged if any(name.startswith(rows.MONITORED) for name in row)]
     if measured:
         parts.append(_format_measured(measured))
@@ -138,9 +138,13 @@ def _format(
     return "\n\n".join(parts)
 
 
-def _format_last(row: Mapping[str, Any]) -> str:
-    numbers = {name: x for name, x in row.items() if isinstance(x, int | float) and not name.startswith("theory_")}
-    return "\n".join(["| last step | |", "|---|---:|", *(f"| {name} | {x:.6g} |" for name, x in numbers.items())])
+def _format_steps(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """The numbers that every step logs, at the first and the last one."""
+    left_out = ("step", "epoch"), ("theory_", rows.MONITORED)
+    names = [name for name, x in first.items() if name not in left_out[0] and not name.startswith(left_out[1])]
+    names = [name for name in names if all(isinstance(row.get(name), int | float) for row in (first, last))]
+    lines = [f"| | step {first['step'] + 1} | step {last['step'] + 1} |", "|---|---:|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {first[name]:.6g} | {last[name]:.6g} |" for name in names)])
 
 
 def _format_measured(measured: Sequence[Mapping[str, Any]]) -> str:

@@ -55,7 +55,7 @@ def save_similarity_picture(
 
     measured = [row for row in rows if any(name.startswith(logs.MONITORED) for name in row)]
     num_rows = 2 * (counts is not None) + (training_set is not None) + bool(measured)
-    figure = Figure(figsize=(11, 3.3 * max(num_rows, 1) + 0.3), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12.5, 3.3 * max(num_rows, 1) + 0.3), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)  # a path may contain a $
     panels = figure.subplots(max(num_rows, 1), 3, squeeze=False)
     for k, kind in enumerate(logs.KINDS):
@@ -143,7 +143,8 @@ def _draw_measured(panels: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> 
             axes.plot(steps, values, color=color, linewidth=1.5, marker=".", markersize=4)
             axes.set_ylabel(_MEASURED[name], color=color)
             axes.tick_params(axis="y", labelcolor=color)
-        left.set(xlabel="step", xlim=(0, max(steps)), title=" and ".join(_MEASURED[name] for name in group))
+        left.set(xlabel="step", xlim=(0, max(steps)))
+    panels[1].set_title("Measured while it trained, on a sample of the test images", fontsize=10)
 
 
 def describe(config: ConfigDict, *, contrast_size: int, num_instances: int) -> str:
