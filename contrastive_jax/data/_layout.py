@@ -60,15 +60,17 @@ def read_layout(root: str, *, labels: bool = True) -> Layout:
         raise SourceError(f"{root}: expected a folder, {EXPECTED}, got no such folder")
     train = os.path.join(root, "train")
     others = [name for name in _walk.subfolders(root) if name not in ("train", *TEST_FOLDERS)]
-    holding = [name for name in others if _walk.holds_images(os.path.join(root, name))]
     classes = _walk.subfolders_with_images(train) if labels else []
+    if not _walk.holds_images(train):
+        return _without_splits(root, others) if labels else _unlabelled(root, "as asked")
+    holding = [name for name in others if _walk.holds_images(os.path.join(root, name))]
     if classes:
         tests = _test_folders(root, classes)
         if holding and not tests:
             return _without_splits(root, holding)
         why = _why_no_classes(train, classes)
         return _unlabelled_splits(root, others, why) if why else _with_splits(root, classes, tests, holding)
-    if _walk.holds_images(train) and (not others or (_some_test_folder(root) and not (labels and holding))):
+    if not others or (_some_test_folder(root) and not (labels and holding)):
         return _unlabelled_splits(root, others, "there are no class folders in train/" if labels else "as asked")
     return _without_splits(root, others) if labels else _unlabelled(root, "as asked")
 

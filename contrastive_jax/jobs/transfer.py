@@ -16,15 +16,14 @@ from contrastive_jax import evaluation
 from contrastive_jax.data import batches, sources
 from contrastive_jax.errors import SourceError, UsageError
 from contrastive_jax.jobs import config as config_lib
-from contrastive_jax.jobs import evaluate, passes
+from contrastive_jax.jobs import evaluate, neighbours, passes
 from contrastive_jax.jobs.encoder import Encoder
 from contrastive_jax.jobs.loading import load_untrained
-from contrastive_jax.jobs.logs import rows
+from contrastive_jax.jobs.logs import neighbour_pictures, rows
 from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.jobs.machine import environment, files
 from contrastive_jax.jobs.opening import check_class_sizes
 
-SECONDS_BETWEEN_LINES = evaluate.SECONDS_BETWEEN_LINES
 NO_LABELS = "the images have no labels, which scores need."
 
 
@@ -34,6 +33,7 @@ class Transfer(NamedTuple):
     scores: dict[str, evaluation.Scores]
     geometry: dict[str, evaluation.Geometry]  # of the test set
     settings: evaluation.Settings
+    neighbours: neighbours.Neighbours  # test images and the training images nearest to them
 
 
 def transfer(
@@ -57,18 +57,27 @@ def transfer(
     config = encoder.config if config is None else config
     splits = _open(source, config, data_dir or config.data.directory)
     encoder.check_source(splits.train, f"--source={source}")
+    labelled = _check_labels(splits, f"--source={source}", config)
+    encoders = {evaluate.UNTRAINED: load_untrained(encoder), encoder.which: encoder}
+    scores = _score(encoders, splits, config) if labelled else {}
+    geometry = {name: _measure(each, splits.test, config, name) for name, each in encoders.items()}
+    with _count("Finding nearest neighbours", neighbours.num_images(splits.test, splits.train)) as counter:
+        near = neighbours.find(encoder.features, splits.test, splits.train, config=config, watch=counter.watch)
+    return Transfer(scores, geometry, evaluate.make_settings(config, splits.train), near)
+
+
+def _check_labels(splits: sources.Splits, source: str, config: ConfigDict) -> bool:
+    """Whether there are labels to score; if so, check that there are enough of each class."""
     labels = sources.labels_of(splits.train)
-    scores: dict[str, evaluation.Scores] = {}
     if labels is None or sources.labels_of(splits.test) is None:
         print(f"Skipping the scores: {NO_LABELS}", file=sys.stderr)
-    else:
-        check_class_sizes(labels, f"--source={source}", labels_per_class=config.evaluation.labels_per_class)
-    encoders = {evaluate.UNTRAINED: load_untrained(encoder), encoder.which: encoder}
-    if labels is not None and sources.labels_of(splits.test) is not None:
-        scores = _score(encoders, splits, config)
-    print("Measuring the embeddings ...", file=sys.stderr)
-    geometry = {name: _measure(each, splits.test, config) for name, each in encoders.items()}
-    return Transfer(scores, geometry, evaluate.make_settings(config, splits.train))
+        return False
+    check_class_sizes(labels, source, labels_per_class=config.evaluation.labels_per_class)
+    return True
+
+
+def _count(what: str, total: int) -> Counter:
+    return Counter(what, total, begins=True, least_seconds=evaluate.SECONDS_BETWEEN_LINES)
 
 
 def _score(encoders: dict[str, Encoder], splits: sources.Splits, config: ConfigDict) -> dict[str, evaluation.Scores]:
@@ -80,7 +89,7 @@ def _score(encoders: dict[str, Encoder], splits: sources.Splits, config: ConfigD
     scores = {}
     for name, features in representations.items():
         size, total = next(iter(encoders.values())).batch_size, sum(map(len, splits))
-        with Counter(f"Evaluating {name}", total, begins=True, least_seconds=SECONDS_BETWEEN_LINES) as counter:
+        with _count(f"Evaluating {name}", total) as counter:
             train, test = (counter.watch(batches.sequential(split, size)) for split in splits)
             scores[name] = evaluation.score(features, train, test, settings)
     return scores
@@ -94,7 +103,7 @@ def _open(source: str, config: ConfigDict, data_dir: str | os.PathLike[str] | No
         raise UsageError(f"--source={source}: {error}") from None
 
 
-def _measure(encoder: Encoder, test: sources.Source, config: ConfigDict) -> evaluation.Geometry:
+def _measure(encoder: Encoder, test: sources.Source, config: ConfigDict, name: str) -> evaluation.Geometry:
     view_config = config_lib.view_config(config)
     project = jax.jit(functools.partial(passes.project_views, view_config=view_config, seed=config.seed))
     graphdef, params, state = encoder.functional
@@ -102,7 +111,9 @@ def _measure(encoder: Encoder, test: sources.Source, config: ConfigDict) -> eval
     def of_batch(images: Any, ids: Any) -> jax.Array:
         return project((graphdef, params, state), images, ids)
 
-    return evaluation.geometry(*passes.embed_source(of_batch, test, evaluate.MAX_TEST_IMAGES, config=config))
+    most = evaluate.MAX_TEST_IMAGES
+    with _count(f"Measuring the embeddings of the {name}", min(len(test), most)) as counter:
+        return evaluation.geometry(*passes.embed_source(of_batch, test, most, config=config, watch=counter.watch))
 
 
 def format_tables(found: Transfer) -> str:
@@ -112,7 +123,7 @@ def format_tables(found: Transfer) -> str:
 
 
 def save(found: Transfer, encoder: Encoder, source: str, out: str | os.PathLike[str] | None = None) -> Path:
-    """Write the results as JSON; return the path.
+    """Write the results as JSON and, beside it, a picture of nearest neighbours; return the path of the JSON.
 
     Args:
       found: of `transfer`.
@@ -133,4 +144,5 @@ def save(found: Transfer, encoder: Encoder, source: str, out: str | os.PathLike[
     }
     with files.replace_atomically(out) as temporary:
         temporary.write_text(json.dumps(rows.replace_nonfinite(content), indent=2, allow_nan=False) + "\n")
+    neighbour_pictures.save_neighbours_picture(Path(out).with_suffix(".png"), found.neighbours)
     return Path(out)

@@ -150,7 +150,7 @@ class StepLog:
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint64).tobytes())
         if time.monotonic() - self._shown >= SECONDS_UNTIL_SHOWN:
-            self._show()
+            self._publish()
         if row["step"] % self._tensorboard_every == 0 or any(name.startswith(MONITORED) for name in row):
             # TensorBoard has the step itself, and the counts in its histograms.
             counts = tuple(f"{kind}_count" for kind in KINDS)
@@ -159,7 +159,7 @@ class StepLog:
             }
             self._events.write(row["step"], {**scalars, **speed}, distribution)
 
-    def _show(self) -> None:
+    def _publish(self) -> None:
         """Let others see what was logged so far; unlike `flush`, this does not wait for the disk."""
         self._rows.flush()
         self._counts.flush()
