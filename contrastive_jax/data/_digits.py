@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from contrastive_jax import extras
@@ -20,6 +22,8 @@ def open_digits(
     images = np.rint(digits.images[..., None] * (255 / _LARGEST_VALUE)).astype(np.uint8)
     side = _stored.stored_side([images.shape[1:3]], image_size=image_size, stored_size=stored_size, name="digits")
     images = images if side is None else _stored.resized(images, side)
+    if not labels:
+        print(f"digits: read {len(images)} images without labels: as asked", file=sys.stderr)
     return {
         split: _stored.ArraySource(
             images[kept],
