@@ -35,9 +35,9 @@ def gather(x: jax.Array, axis_name: AxisName) -> jax.Array:
     """Concatenate every device's [m, ...] into [devices * m, ...], in device order.
 
     Its transpose gives each device the sum of all cotangents of its own part, so that a loss of gathered embeddings has
-    its whole gradient.
+    its whole gradient. One device's own part is returned as it is, so that XLA sees that all who gather it share it.
     """
-    return x if axis_name is None else lax.all_gather(x, axis_name, axis=0, tiled=True)
+    return x if axis_size(axis_name) == 1 else lax.all_gather(x, axis_name, axis=0, tiled=True)
 
 
 def psum(x: Any, axis_name: AxisName) -> Any:

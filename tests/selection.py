@@ -77,6 +77,8 @@ _VARIANTS = re.compile(
 )
 # Of these tests only the forms that fit are fast: the cheapest ones that would tell.
 FORMS = {
+    "tests/experiments/studies/test_precision.py::test_errors_are_within_the_bounds": "info_nce|kcl",
+    "tests/experiments/studies/test_rounding.py::test_every_implementation_rounds_the_same_products": "info_nce|simclr",
     "tests/losses/test_closures.py::test_blockwise": "info_nce_based-jit_inside|kcl-jit_outside",
     "tests/losses/test_closures.py::test_ring": "kcl",
     "tests/losses/test_devices.py::test_loss_and_embedding_gradients_equal_the_single_device_ones": (
@@ -90,6 +92,12 @@ FORMS = {
     "tests/losses/test_implementations.py::test_every_implementation_gives_the_same_values_and_gradients": (
         "(simclr|kcl_gaussian)-blockwise"
     ),
+    "tests/losses/test_precision.py::test_every_loss_takes_every_precision": "info_nce|dhel_mean|sup_con|moco",
+    "tests/losses/test_precision.py::test_every_product_has_it": (
+        "(simclr|info_nce|kcl_gaussian|spectral)-(dense|blockwise|moments)"
+    ),
+    "tests/losses/test_shared_products.py::test_on_one_device": "1-(simclr|info_nce|dhel)",
+    "tests/losses/test_shared_products.py::test_on_two_devices": "simclr|dhel",
     "tests/losses/test_scale_near_zero.py::test_an_infinite_temperature_has_a_gradient_of_zero": "(simclr|dhel_sum)-.*",
     "tests/losses/test_scale_near_zero.py::test_the_gradient_is_zero_to_rounding": "(simclr|siglip)-dense",
     "tests/losses/test_values.py::test_authors_values": ".*-1-m16-float64-.*",
@@ -121,6 +129,7 @@ FORMS = {
     "tests/training/test_regime.py::test_distribution_counts_each_set_once": "shard_map-4-8",
     "tests/training/test_regime.py::test_each_device_keeps_the_values_of_its_own_instances": "4-12",
     "tests/training/test_regime.py::test_labels_and_many_views": "8-24",
+    "tests/training/test_regime.py::test_moments_of_negatives_are_the_distributions": "shard_map-4-8",
     "tests/training/test_regime.py::test_values_and_gradients": "shard_map-(2-4|4-8)",
 }
 

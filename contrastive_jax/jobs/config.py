@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-from contrastive_jax import spmd
+from contrastive_jax import pairwise, spmd
 from contrastive_jax.data import batches, views
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import parts
@@ -79,6 +79,7 @@ FIELDS: dict[str, Field] = {
     "model.head": _part("projection", tuple(parts.HEAD.known)),
     "loss.name": _part("simclr", tuple(parts.LOSS.known)),
     "loss.learnable": Field(False, bool, "true or false"),
+    "loss.precision": _one_of("highest", pairwise.PRECISIONS),
     "estimator.queue_size": _at_least(4096, 1),
     "estimator.encoder_momentum": _momentum(None, optional=True),
     "vrns_weight": _at_least(0.0, 0, float),
@@ -179,7 +180,11 @@ def _find_argument(kind: parts.Kind, name: str, config: ConfigDict, own: parts.O
     taken = parts.arguments(kind, part)
     path, what = f"config.{kind.kwargs}.{name}", f"{kind.what} {parts.named(config, kind)!r}"
     if name.partition(".")[0] in kind.passed:
-        raise UsageError(f"{path}: expected an argument that is yours to set; the job passes this one to {what}.")
+        field = f"{kind.kwargs.partition('.')[0]}.{name}"
+        advice = f", from config.{field}" if field in FIELDS else ""
+        raise UsageError(
+            f"{path}: expected an argument that is yours to set; the job passes this one to {what}{advice}."
+        )
     if "." in name:
         raise UsageError(
             f"{path}: expected a number, text or a tuple of them, got a dictionary; bind it in a function of your own."

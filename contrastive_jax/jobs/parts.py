@@ -38,7 +38,7 @@ class Kind(NamedTuple):
 
 ENCODER = Kind("encoder", "model.name", "model.kwargs", models.ENCODERS, ("rngs",))
 HEAD = Kind("head", "model.head", "model.head_kwargs", models.HEADS, ("rngs",))
-LOSS = Kind("loss", "loss.name", "loss.kwargs", LOSSES, ("ids", "axis_name", "labels", "keys"))
+LOSS = Kind("loss", "loss.name", "loss.kwargs", LOSSES, ("ids", "axis_name", "labels", "keys", "precision"))
 OPTIMIZER = Kind("optimizer", "optimizer.name", "optimizer.kwargs", optimizer.OPTIMIZERS)
 KINDS = (ENCODER, HEAD, LOSS, OPTIMIZER)
 

@@ -3,12 +3,14 @@
 import inspect
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from contrastive_jax import pairwise
 from contrastive_jax.data import views
 from contrastive_jax.data.sources import Source
 from contrastive_jax.errors import UsageError
@@ -80,7 +82,7 @@ def _missing_faults(config: ConfigDict, own: parts.Own) -> Iterator[str]:
 def _loss_faults(config: ConfigDict, own: parts.Own) -> Iterator[str]:
     assert own.loss is not None
     needs, name = contract.needs_of(own.loss), parts.named(config, parts.LOSS)
-    faults = [fault for fault in (_learnable_fault(config, own.loss),) if fault]
+    faults = [fault for fault in (_learnable_fault(config, own.loss), _precision_fault(config, own.loss)) if fault]
     if config.num_views != 2 and not needs.many_views:
         many = ", ".join(repr(name) for name, loss in LOSSES.items() if contract.needs_of(loss).many_views)
         faults.append(
@@ -112,6 +114,24 @@ def _learnable_fault(config: ConfigDict, loss: Any) -> str | None:
     return None
 
 
+def _precision_fault(config: ConfigDict, loss: Any) -> str | None:
+    precision, name = config.loss.precision, config.loss.name
+    if precision == "highest":
+        return None
+    if not contract.takes_precision(loss):
+        return (
+            f"config.loss.precision={precision!r}: expected 'highest' for loss {name!r}, which has no parameter "
+            "`precision`; give the function that parameter, and pass it on to its products."
+        )
+    rows = jax.ShapeDtypeStruct((2, _WIDTH), jnp.float32)
+    try:  # only the compiler knows what a device can do
+        jax.jit(partial(pairwise.similarities, precision=precision)).lower(rows, rows).compile()
+    except Exception as error:
+        backend = jax.default_backend()
+        return f"config.loss.precision={precision!r}: expected a precision that this {backend} has: {_one_line(error)}"
+    return None
+
+
 def _trial_faults(config: ConfigDict, loss: Any) -> list[str]:
     """The errors that the loss raises for its hyperparameters, on two instances."""
     needs = contract.needs_of(loss)
@@ -135,7 +155,10 @@ def _trial_faults(config: ConfigDict, loss: Any) -> list[str]:
 
 def objective_of(config: ConfigDict, loss: Any, *, num_instances: int) -> Objective:
     """The objective of a run on a training set of this size."""
-    return Objective(loss, dict(config.loss.kwargs), config.vrns_weight, num_instances, config.loss.learnable)
+    of_loss = config.loss
+    return Objective(
+        loss, dict(of_loss.kwargs), config.vrns_weight, num_instances, of_loss.learnable, of_loss.precision
+    )
 
 
 def _one_line(error: Exception) -> str:

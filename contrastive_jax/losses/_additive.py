@@ -19,6 +19,7 @@ def siglip(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""SigLIP's pairwise sigmoid loss: each pair is classified as positive or negative by itself.
 
@@ -36,13 +37,14 @@ def siglip(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.total`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`.
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, a scale or bias that is not a scalar,
-        or an unknown implementation.
+        or an unknown implementation or precision.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -64,6 +66,7 @@ def siglip(
         candidate_ids=pairs.ids,
         axis_name=axis_name,
         implementation=implementation,
+        precision=precision,
     )
     return pairwise.softplus(-(scale * pairs.positive + bias)) + negatives
 
@@ -77,6 +80,7 @@ def spectral(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Spectral contrastive loss: pulls positives together and pushes negatives to orthogonality.
 
@@ -89,13 +93,15 @@ def spectral(
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: `"moments"` takes time and memory linear in m, see `pairwise.moments`, and gathers no embeddings;
         the others reduce the negatives as `pairwise.total` does. None takes moments from 2d pairs of all devices on.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The mean is over each anchor's own
       negatives; 0 for an anchor without any.
 
     Raises:
-      ValueError: for shapes that differ, fewer than two pairs over all devices, or an unknown implementation.
+      ValueError: for shapes that differ, fewer than two pairs over all devices, or an unknown implementation
+        or precision.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -107,4 +113,4 @@ def spectral(
       term by 2 and do not normalise the embeddings.
     """
     pairs = _pairs.prepare("spectral", u, v, ids, axis_name)
-    return _pairs.mean_square("spectral", pairs, ids, 0.0, axis_name, implementation) - pairs.positive
+    return _pairs.mean_square("spectral", pairs, ids, 0.0, axis_name, implementation, precision) - pairs.positive

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from contrastive_jax import explicit_axes, spmd
+from contrastive_jax import explicit_axes, pairwise, spmd
 from contrastive_jax.losses import _pairs
 
 
@@ -19,6 +19,7 @@ def vrns(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Variance reduction for negative similarities: pulls each of them to the full batch's optimum.
 
@@ -34,6 +35,7 @@ def vrns(
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: `"moments"` takes time and memory linear in m, see `pairwise.moments`, and gathers no embeddings;
         the others reduce the negatives as `pairwise.total` does. None takes moments from 2d pairs of all devices on.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its
@@ -55,4 +57,4 @@ def vrns(
         raise ValueError(f"losses.vrns: expected num_instances >= 2 (of the training set), got {num_instances}.")
     pairs = _pairs.prepare("vrns", u, v, ids, axis_name)
     target = -1 / (jnp.asarray(num_instances, pairs.u.dtype) - 1)
-    return _pairs.mean_square("vrns", pairs, ids, target, axis_name, implementation)
+    return _pairs.mean_square("vrns", pairs, ids, target, axis_name, implementation, precision)

@@ -65,6 +65,7 @@ def moco(
     keys: tuple[jax.Array, jax.Array] | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Momentum contrast: InfoNCE with a queue of past embeddings as additional negatives.
 
@@ -87,6 +88,7 @@ def moco(
         themselves, with theirs.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`, which it equals for an empty queue
@@ -116,9 +118,9 @@ def moco(
         queue_ids = shared.check_ids("losses.moco", "queue_ids", queue_ids, queue.shape[:1])
         past |= {"anchor_ids": pairs.ids, "candidate_ids": queue_ids}
     # Every device has the whole queue: it need not travel.
-    past["implementation"] = "blockwise" if implementation == "ring" else implementation
+    past |= {"implementation": "blockwise" if implementation == "ring" else implementation, "precision": precision}
 
-    options |= {"scale": scale, "implementation": implementation}
+    options |= {"scale": scale, "implementation": implementation, "precision": precision}
     if keys is None:
         of_u, of_v = pairwise.logsumexp_both_ways(pairs.u, pairs.v, **options)
     else:
@@ -145,6 +147,7 @@ def sogclr(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> tuple[jax.Array, jax.Array]:
     r"""SogCLR: a moving average, over the batches, of each instance's mean over its negatives.
 
@@ -169,6 +172,7 @@ def sogclr(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       Two of [m] float32 (float64 for float64 input), one value per pair, as `info_nce`, and the new log a_i, without a
@@ -192,7 +196,7 @@ def sogclr(
     scale = _pairs.inverse_temperature("sogclr", temperature, pairs.u.dtype)
     weight = _check_update_weight(update_weight, pairs.u.dtype)
     log_average = _prepare_average(pairs, log_average)
-    both = _pairs.logsumexp(jnp.stack(_pairs.both_kinds(pairs, scale, axis_name, implementation)))
+    both = _pairs.logsumexp(jnp.stack(_pairs.both_kinds(pairs, scale, axis_name, implementation, precision)))
     alone = jnp.isneginf(both)
     count = jnp.asarray(4 * _pairs.negatives_per_anchor(pairs, ids, axis_name), both.dtype)
     log_mean = _pairs.finite_or_zero(both) - jnp.log(jnp.where(alone, 1, count))

@@ -21,6 +21,7 @@ def info_nce_based(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""The InfoNCE-based family: negatives relative to the positive, summed inside psi.
 
@@ -52,13 +53,14 @@ def info_nce_based(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.total`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`; 0 for an anchor without negatives.
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, neither kind of negative, or an
-        unknown implementation.
+        unknown implementation or precision.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -74,14 +76,20 @@ def info_nce_based(
         "candidate_ids": pairs.ids,
         "axis_name": axis_name,
         "implementation": implementation,
+        "precision": precision,
     }
     alone = _pairs.negatives_per_anchor(pairs, ids, axis_name) == 0
     ones = jnp.ones_like(pairs.positive)
 
     def one_sided(anchors: jax.Array, same: jax.Array, other: jax.Array) -> jax.Array:
-        # An extra coordinate, -s_ii times 1, subtracts the anchor's positive from every similarity.
-        anchors = jnp.column_stack([anchors, -pairs.positive])
-        kinds = [jnp.column_stack([x, ones]) for x, counts in ((other, cross_view), (same, within_view)) if counts]
+        # Extra coordinates, which sum to -s_ii, times 1 subtract the anchor's positive from every similarity.
+        minus_positive = pairwise.split_exactly(-pairs.positive, precision)
+        anchors = jnp.column_stack([anchors, *minus_positive])
+        kinds = [
+            jnp.column_stack([x, *[ones] * len(minus_positive)])
+            for x, counts in ((other, cross_view), (same, within_view))
+            if counts
+        ]
         summed = sum(pairwise.total(phi, anchors, x, **options) for x in kinds)
         # psi may be infinite, or have an infinite slope, at the sum of no negatives: it never sees one.
         return jnp.where(alone, 0, psi(jnp.where(alone, 1, summed)))
@@ -101,6 +109,7 @@ def independently_additive(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""The independently additive family: a separate term for each positive and each negative pair.
 
@@ -122,6 +131,7 @@ def independently_additive(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.total`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its
@@ -129,7 +139,7 @@ def independently_additive(
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, neither kind of negative, or an
-        unknown implementation.
+        unknown implementation or precision.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -150,6 +160,7 @@ def independently_additive(
             candidate_ids=pairs.ids,
             axis_name=axis_name,
             implementation=implementation,
+            precision=precision,
         )
 
     negatives = jnp.zeros_like(pairs.positive)

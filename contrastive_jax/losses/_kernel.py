@@ -27,6 +27,7 @@ def kcl(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Kernel contrastive loss: within-view negatives only; its expectation does not depend on the batch size.
 
@@ -57,6 +58,7 @@ def kcl(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.total`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`: for each anchor the mean over its
@@ -64,7 +66,7 @@ def kcl(
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, an unknown kernel, a t known to be
-        outside its range, or an unknown implementation.
+        outside its range, or an unknown implementation or precision.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -82,6 +84,7 @@ def kcl(
         "candidate_ids": pairs.ids,
         "axis_name": axis_name,
         "implementation": implementation,
+        "precision": precision,
     }
 
     def of_similarity(s: jax.Array) -> jax.Array:
@@ -104,6 +107,7 @@ def align_uniform(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Alignment and uniformity, optimised directly.
 
@@ -123,6 +127,7 @@ def align_uniform(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The uniformity of a batch without any
@@ -130,7 +135,7 @@ def align_uniform(
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, an alpha or t known to be <= 0, or an
-        unknown implementation.
+        unknown implementation or precision.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -149,6 +154,7 @@ def align_uniform(
         "candidate_ids": pairs.ids,
         "axis_name": axis_name,
         "implementation": implementation,
+        "precision": precision,
     }
     counts = jnp.broadcast_to(_pairs.negatives_per_anchor(pairs, ids, axis_name), pairs.positive.shape)
     log_count = jnp.log(jnp.maximum(spmd.psum(jnp.sum(counts.astype(t.dtype)), axis_name), 1)) + 2 * t

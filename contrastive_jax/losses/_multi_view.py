@@ -26,6 +26,7 @@ def multi_view_info_nce(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""MV-InfoNCE: one logarithm over the interactions of all views of an instance.
 
@@ -47,13 +48,14 @@ def multi_view_info_nce(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per instance, as `info_nce` gives one per pair.
 
     Raises:
       ValueError: for views that are not [V >= 2, m, d] of a float dtype, fewer than two instances over all devices, a
-        temperature known to be <= 0, an unknown form, or an unknown implementation.
+        temperature known to be <= 0, an unknown form, or an unknown implementation or precision.
 
     Example:
       >>> views = jax.random.normal(jax.random.key(0), (4, 8, 16))
@@ -66,11 +68,11 @@ def multi_view_info_nce(
     if form not in INFO_NCE_FORMS:
         raise ValueError(f"losses.multi_view_info_nce: expected form 'joint' or 'pairwise', got {form!r}.")
     embeddings, ids = _prepare("multi_view_info_nce", views, ids, axis_name)
-    options = {"axis_name": axis_name, "implementation": implementation}
+    options = {"axis_name": axis_name, "implementation": implementation, "precision": precision}
     scale = _pairs.inverse_temperature("multi_view_info_nce", temperature, embeddings[0].dtype)
     if form == "pairwise":
         pairs = [_pairs.Pairs(u, v, ids, pairwise.of_pairs(u, v)) for u, v in itertools.combinations(embeddings, 2)]
-        values = [_softmax.info_nce_of_pairs(x, scale, axis_name, implementation) for x in pairs]
+        values = [_softmax.info_nce_of_pairs(x, scale, axis_name, implementation, precision) for x in pairs]
         return jnp.mean(jnp.stack(values), axis=0)
     negatives = [
         pairwise.logsumexp_both_ways(u, v, scale=scale, anchor_ids=ids, candidate_ids=ids, **options)
@@ -90,6 +92,7 @@ def multi_view_dhel(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""MV-DHEL: one logarithm aligns all views of an instance; each view is made uniform on its own.
 
@@ -109,6 +112,7 @@ def multi_view_dhel(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per instance. The logarithm of an anchor without negatives
@@ -129,7 +133,7 @@ def multi_view_dhel(
         raise ValueError(f"losses.multi_view_dhel: expected form 'sum' or 'mean', got {form!r}.")
     embeddings, ids = _prepare("multi_view_dhel", views, ids, axis_name)
     scale = _pairs.inverse_temperature("multi_view_dhel", temperature, embeddings[0].dtype)
-    options = {"scale": scale, "axis_name": axis_name, "implementation": implementation}
+    options = {"scale": scale, "axis_name": axis_name, "implementation": implementation, "precision": precision}
     uniformity = sum(
         _pairs.finite_or_zero(pairwise.logsumexp(x, x, anchor_ids=ids, candidate_ids=ids, **options))
         for x in embeddings

@@ -1,7 +1,7 @@
 """Steps that the losses share: check, normalise and number the pairs, and sums over negatives."""
 
 import numbers
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,17 +78,19 @@ def mean_square(
     shift: float | jax.Array,
     axis_name: spmd.AxisName,
     implementation: str | None,
+    precision: pairwise.Precision,
 ) -> jax.Array:
     """The mean of (u_i.v_j - shift)^2 over each anchor's negatives [m]; 0 for an anchor without any.
 
     `"moments"` forms no similarities. None chooses it from 2d pairs on: there it is both cheaper and as exact.
     """
-    known = (*pairwise.IMPLEMENTATIONS, "moments")
-    shared.check_implementation(f"losses.{name}", implementation, axis_name, known=known)
+    shared.check_implementation(f"losses.{name}", implementation, axis_name, known=(*shared.REDUCTIONS, "moments"))
     everyone, dimensions = len(pairs.u) * spmd.axis_size(axis_name), pairs.u.shape[1]
     if implementation == "moments" or (implementation is None and everyone >= 2 * dimensions):
-        numbered = {"paired": True} if ids is None else {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids}
-        found = pairwise.moments(pairs.u, pairs.v, shift=shift, axis_name=axis_name, **numbered)
+        numbered: dict[str, Any] = (
+            {"paired": True} if ids is None else {"anchor_ids": pairs.ids, "candidate_ids": pairs.ids}
+        )
+        found = pairwise.moments(pairs.u, pairs.v, shift=shift, axis_name=axis_name, precision=precision, **numbered)
         return found.squares / jnp.maximum(found.number, 1)
     squares = pairwise.total(
         lambda s: jnp.square(s - shift),
@@ -98,13 +100,20 @@ def mean_square(
         candidate_ids=pairs.ids,
         axis_name=axis_name,
         implementation=implementation,
+        precision=precision,
     )
     return squares / jnp.maximum(negatives_per_anchor(pairs, ids, axis_name), 1)
 
 
-def both_kinds(pairs: Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None) -> list[jax.Array]:
+def both_kinds(
+    pairs: Pairs,
+    scale: jax.Array,
+    axis_name: spmd.AxisName,
+    implementation: str | None,
+    precision: pairwise.Precision,
+) -> list[jax.Array]:
     """Log-sum-exp over cross-view and within-view negatives, for the anchors u and the anchors v: two of [m]."""
-    options = {"axis_name": axis_name, "implementation": implementation}
+    options: dict[str, Any] = {"axis_name": axis_name, "implementation": implementation, "precision": precision}
     return pairwise.logsumexp_over_views([pairs.u, pairs.v], scale=scale, ids=pairs.ids, **options)
 
 

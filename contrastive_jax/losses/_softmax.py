@@ -22,6 +22,7 @@ def info_nce(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""InfoNCE as in CLIP: cross-view negatives, in both directions.
 
@@ -36,6 +37,7 @@ def info_nce(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair; the mean is the paper's loss. Under `axis_name` the
@@ -43,7 +45,7 @@ def info_nce(
 
     Raises:
       ValueError: for shapes that differ, fewer than two pairs over all devices, a temperature known to be <= 0, or an
-        unknown implementation.
+        unknown implementation or precision.
 
     Example:
       >>> u = jax.random.normal(jax.random.key(0), (8, 16))
@@ -55,11 +57,15 @@ def info_nce(
     """
     pairs = _pairs.prepare("info_nce", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("info_nce", temperature, pairs.u.dtype)
-    return info_nce_of_pairs(pairs, scale, axis_name, implementation)
+    return info_nce_of_pairs(pairs, scale, axis_name, implementation, precision)
 
 
 def info_nce_of_pairs(
-    pairs: _pairs.Pairs, scale: jax.Array, axis_name: spmd.AxisName, implementation: str | None
+    pairs: _pairs.Pairs,
+    scale: jax.Array,
+    axis_name: spmd.AxisName,
+    implementation: str | None,
+    precision: pairwise.Precision,
 ) -> jax.Array:
     """`info_nce` of pairs that are prepared already."""
     from_u, from_v = pairwise.logsumexp_both_ways(
@@ -70,6 +76,7 @@ def info_nce_of_pairs(
         candidate_ids=pairs.ids,
         axis_name=axis_name,
         implementation=implementation,
+        precision=precision,
     )
     positive = pairs.positive * scale
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
@@ -85,6 +92,7 @@ def simclr(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""SimCLR's NT-Xent: cross-view and within-view negatives.
 
@@ -99,6 +107,7 @@ def simclr(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`.
@@ -116,7 +125,7 @@ def simclr(
     """
     pairs = _pairs.prepare("simclr", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("simclr", temperature, pairs.u.dtype)
-    from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation)
+    from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation, precision)
     positive = pairs.positive * scale
     return (jax.nn.softplus(from_u - positive) + jax.nn.softplus(from_v - positive)) / 2
 
@@ -132,6 +141,7 @@ def dcl(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Decoupled contrastive learning: SimCLR without the positive pair in the denominator.
 
@@ -155,6 +165,7 @@ def dcl(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The logarithm of an anchor without
@@ -175,7 +186,7 @@ def dcl(
     """
     pairs = _pairs.prepare("dcl", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("dcl", temperature, pairs.u.dtype)
-    from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation)
+    from_u, from_v = _pairs.both_kinds(pairs, scale, axis_name, implementation, precision)
     positive = pairs.positive * scale
     if sigma is not None:
         positive = positive * _mises_fisher_weights(pairs.positive, sigma, axis_name)
@@ -193,6 +204,7 @@ def dhel(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Decoupled hyperspherical energy loss: within-view negatives only, the positive pair apart.
 
@@ -212,6 +224,7 @@ def dhel(
       ids: [m] int instance ids; pairs with equal ids are never negatives of each other. Default: all differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: how the negatives are reduced, see `pairwise.logsumexp`.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. The logarithm of an anchor without
@@ -233,7 +246,7 @@ def dhel(
     pairs = _pairs.prepare("dhel", u, v, ids, axis_name)
     scale = _pairs.inverse_temperature("dhel", temperature, pairs.u.dtype)
     views = {"mean": (pairs.u, pairs.v), "sum": (pairs.u, pairs.v), "one_sided": (pairs.u,)}[form]
-    options = {"scale": scale, "axis_name": axis_name, "implementation": implementation}
+    options = {"scale": scale, "axis_name": axis_name, "implementation": implementation, "precision": precision}
     uniformity = sum(
         _pairs.finite_or_zero(pairwise.logsumexp(x, x, anchor_ids=pairs.ids, candidate_ids=pairs.ids, **options))
         for x in views

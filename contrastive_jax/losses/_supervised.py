@@ -23,6 +23,7 @@ def sup_con(
     ids: ArrayLike | None = None,
     axis_name: spmd.AxisName = None,
     implementation: str | None = None,
+    precision: pairwise.Precision = "highest",
 ) -> jax.Array:
     r"""Supervised contrastive loss, L_out: every embedding of the anchor's class is a positive.
 
@@ -44,6 +45,7 @@ def sup_con(
         differ.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: of the log-sum-exp, see `pairwise.logsumexp`. The sum over positives takes memory linear in m.
+      precision: of the products, see `pairwise.similarities`.
 
     Returns:
       [m] float32 (float64 for float64 input), one value per pair, as `info_nce`. Finite for a label that occurs once:
@@ -66,7 +68,12 @@ def sup_con(
     labels = shared.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
     instances = _pairs.number_instances("sup_con", len(labels), None, axis_name)
     others = pairwise.logsumexp_over_views(
-        [pairs.u, pairs.v], scale=scale, ids=instances, axis_name=axis_name, implementation=implementation
+        [pairs.u, pairs.v],
+        scale=scale,
+        ids=instances,
+        axis_name=axis_name,
+        implementation=implementation,
+        precision=precision,
     )
     # Both views of an instance have its label and its id: sums over instances serve both.
     sums, instances = _sum_of_positives(pairs.u + pairs.v, labels, None if ids is None else pairs.ids, axis_name)

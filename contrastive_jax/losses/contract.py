@@ -13,7 +13,7 @@ import jax
 
 State = dict[str, Any]
 _Loss = TypeVar("_Loss", bound=Callable[..., Any])
-_EVERY_LOSS = ("ids", "axis_name", "implementation")
+_EVERY_LOSS = ("ids", "axis_name", "implementation", "precision")
 
 
 class Setting(NamedTuple):
@@ -121,6 +121,16 @@ def hyperparameters(loss: Callable[..., Any]) -> dict[str, Any]:
     parameters = list(inspect.signature(loss).parameters.values())[1 if needs.many_views else 2 :]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name: p.default for p in parameters if p.kind in named and p.name not in given}
+
+
+def takes_precision(loss: Callable[..., Any]) -> bool:
+    """Whether a loss has the parameter `precision`, as all of this package do.
+
+    Example:
+      >>> contract.takes_precision(losses.dhel), contract.takes_precision(lambda u, v, *, ids, axis_name: u)
+      (True, False)
+    """
+    return "precision" in inspect.signature(loss).parameters
 
 
 def _unwrap(loss: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from contrastive_jax.metrics._geometry import rank as rank
 from contrastive_jax.metrics._geometry import uniformity as uniformity
 from contrastive_jax.metrics._geometry import wasserstein_uniformity as wasserstein_uniformity
 from contrastive_jax.metrics._negatives import NegativeMoments as NegativeMoments
+from contrastive_jax.metrics._negatives import merge_negative_moments as merge_negative_moments
 from contrastive_jax.metrics._negatives import negative_moments as negative_moments
 from contrastive_jax.metrics._similarity import PairSimilarities as PairSimilarities
 from contrastive_jax.metrics._similarity import SimilarityDistribution as SimilarityDistribution

@@ -69,6 +69,28 @@ def negative_moments(
     return NegativeMoments(spmd.psum(jnp.sum(number), axis_name), mean, variance)
 
 
+def merge_negative_moments(stacked: NegativeMoments, *, axis_name: spmd.AxisName = None) -> NegativeMoments:
+    """Combine moments stacked along a leading axis into those of all their negatives together, without cancellation.
+
+    Args:
+      stacked: moments each of whose leaves is [k]; one with a number of 0 changes nothing.
+      axis_name: combine those of all devices along this mapped axis.
+
+    Returns:
+      The same without that axis.
+
+    Example:
+      >>> u = jax.random.normal(jax.random.key(0), (4, 8, 16))
+      >>> found = metrics.merge_negative_moments(jax.vmap(metrics.negative_moments)(u, u))
+      >>> float(found.number)
+      224.0
+    """
+    number, mean, variance = stacked
+    together = _mean(number * mean, number, axis_name)
+    spread = _mean(number * (variance + jnp.square(mean - together)), number, axis_name)
+    return NegativeMoments(spmd.psum(jnp.sum(number), axis_name), together, spread)
+
+
 def _mean(sums: jax.Array, counts: jax.Array, axis_name: spmd.AxisName) -> jax.Array:
     total, count = spmd.psum((jnp.sum(sums), jnp.sum(counts)), axis_name)
     return total / jnp.maximum(count, 1)

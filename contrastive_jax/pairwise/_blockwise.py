@@ -1,7 +1,8 @@
 """Reductions over tiles of the similarity matrix: memory linear in the number of rows.
 
 Both reductions compute y_i = sum_j fn(s_ij, shift_i); log-sum-exp takes its logarithm. With an axis name the candidates
-are sharded over its devices and travel round them ("ring"); without one this device has all of them ("blockwise").
+are sharded over its devices and travel round them ("ring"); without one this device has all of them ("blockwise", or
+"pallas", where kernels walk over the tiles).
 """
 
 import math
@@ -15,7 +16,8 @@ from jax import lax
 
 from contrastive_jax import closures, sequential, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, _two_way, shared
+from contrastive_jax.pairwise import _fused, _rectangular, _symmetric, _tiles, _two_way, shared
+from contrastive_jax.pairwise._products import Algorithm
 from contrastive_jax.pairwise._tiles import Rows
 
 Ids = jax.Array | None
@@ -28,13 +30,15 @@ def logsumexp(
     scale: float | jax.Array,
     anchor_ids: Ids,
     candidate_ids: Ids,
+    algorithm: Algorithm,
     axis_name: spmd.AxisName,
     block_size: int,
+    fused: bool,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     scale = _scale_of(scale, anchors, candidates)
     a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
-    find = _tiles.map_copies(partial(_find_shifts, axis_name), axis_name, a.ids, c.ids)
+    find = _tiles.map_copies(partial(_find_shifts, algorithm, axis_name), axis_name, a.ids, c.ids)
     shift, alike = find(*lax.stop_gradient((a, c, scale)))
     y = _sum_tiles(
         _shifted_exp,
@@ -46,23 +50,25 @@ def logsumexp(
         others=(),
         anchor_ids=anchor_ids,
         candidate_ids=candidate_ids,
+        algorithm=algorithm,
         axis_name=axis_name,
         block_size=block_size,
+        fused=fused,
     )
     return _log(y, shift.reshape(-1)[: len(anchors)])
 
 
 def logsumexp_over_views(
-    views: Sequence[jax.Array], *, scale: float | jax.Array, ids: jax.Array, block_size: int
+    views: Sequence[jax.Array], *, scale: float | jax.Array, ids: jax.Array, algorithm: Algorithm, block_size: int
 ) -> list[jax.Array]:
     """Of each view's rows to those of all views; on one device."""
     scale = _scale_of(scale, *views)
     blocks = [_vary_alike(_tiles.rows_in_blocks(x, ids, block_size), scale)[0] for x in views]
     ids, valid = (jnp.concatenate([getattr(rows, name) for rows in blocks]) for name in ("ids", "valid"))
     x = tuple(rows.x for rows in blocks)
-    find = _tiles.map_copies(_find_shifts_over_views, None, ids, ids)
+    find = _tiles.map_copies(partial(_find_shifts_over_views, algorithm), None, ids, ids)
     shift, alike = find(*lax.stop_gradient((x, ids, valid, scale)))
-    y = _symmetric.sum_tiles(_shifted_exp, x, (ids, valid, shift, (), alike), (scale,))
+    y = _symmetric.sum_tiles(_shifted_exp, algorithm, x, (ids, valid, shift, (), alike), (scale,))
     return [of_view.reshape(-1)[: len(views[0])] for of_view in jnp.split(_log(y, shift), len(views))]
 
 
@@ -73,9 +79,11 @@ def logsumexp_both_ways(
     scale: float | jax.Array,
     anchor_ids: Ids,
     candidate_ids: Ids,
+    algorithm: Algorithm,
     axis_name: spmd.AxisName,
     travel: bool,
     block_size: int,
+    fused: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Of the anchors and of the candidates of this device; `travel`: on a ring, instead of gathering candidates."""
     gathered_over, axis_name = (None, axis_name) if travel else (axis_name, None)
@@ -85,13 +93,19 @@ def logsumexp_both_ways(
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     scale = _scale_of(scale, anchors, candidates)
     a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
-    find: Callable[..., Any] = partial(_find_shifts_both_ways, axis_name, gathered_over)
+    find: Callable[..., Any] = partial(_find_shifts_both_ways, algorithm, axis_name, gathered_over)
     if gathered_over is None:
         find = _tiles.map_copies(find, axis_name, a.ids, c.ids)
     shifts, alike = find(*lax.stop_gradient((a, c, scale)))
     a, c, shifts = _vary_alike(a, c, shifts)
     fixed = _two_way.Fixed(a.ids, a.valid, c.ids, c.valid, shifts, alike)
-    sums = _two_way.sum_tiles(_shifted_exp, axis_name, a.x, c.x, fixed, (scale,))
+    if fused:
+        _fused.check(algorithm, (anchors, candidates), ())
+        tiles = _fused.Fixed(*_fused.flat(a, shifts[0]), *_fused.flat(c, shifts[1]), alike=alike)
+        options = _fused.Options("both", algorithm)
+        sums = _fused.sum_tiles(partial(_shifted_exp, ()), options, a.x, c.x, tiles, (scale,))
+    else:
+        sums = _two_way.sum_tiles(_shifted_exp, algorithm, axis_name, a.x, c.x, fixed, (scale,))
     y, z = (x.reshape(-1)[: len(rows)] for x, rows in zip(sums, (anchors, candidates), strict=True))
     y_shift, z_shift = (x.reshape(-1)[: len(rows)] for x, rows in zip(shifts, (anchors, candidates), strict=True))
     if gathered_over is not None:
@@ -107,8 +121,10 @@ def sum_over_negatives(
     *,
     anchor_ids: Ids,
     candidate_ids: Ids,
+    algorithm: Algorithm,
     axis_name: spmd.AxisName,
     block_size: int,
+    fused: bool,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     dtype = shared.accumulation_dtype(anchors.dtype, candidates.dtype)
@@ -125,8 +141,10 @@ def sum_over_negatives(
         others=others,
         anchor_ids=anchor_ids,
         candidate_ids=candidate_ids,
+        algorithm=algorithm,
         axis_name=axis_name,
         block_size=block_size,
+        fused=fused,
     )
 
 
@@ -188,35 +206,37 @@ def _greatest_norm(views: tuple[jax.Array, ...]) -> jax.Array:
     return jnp.sqrt(jnp.max(jnp.stack([jnp.max(jnp.sum(x * x, axis=-1)) for x in x])))
 
 
-def _find_shifts(axis_name: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _find_shifts(
+    algorithm: Algorithm, axis_name: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """What to take off the exponents of each anchor [blocks, size], and whether that is 0 for all."""
 
     def maxima() -> tuple[jax.Array]:
         masks = (a.ids, a.valid, c.ids, c.valid)
-        return (_rectangular.greatest(axis_name, a.x, c.x, masks, scale),)
+        return (_rectangular.greatest(algorithm, axis_name, a.x, c.x, masks, scale),)
 
     (shift,), alike = _zero_or(maxima, _need_no_shift((a.x,), (c.x,), scale, axis_name), a, c)
     return shift, alike
 
 
 def _find_shifts_over_views(
-    views: tuple[jax.Array, ...], ids: jax.Array, valid: jax.Array, scale: jax.Array
+    algorithm: Algorithm, views: tuple[jax.Array, ...], ids: jax.Array, valid: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def maxima() -> tuple[jax.Array]:
         x = jnp.concatenate(views)
-        return (_rectangular.greatest(None, x, x, (ids, valid, ids, valid), scale),)
+        return (_rectangular.greatest(algorithm, None, x, x, (ids, valid, ids, valid), scale),)
 
     (shift,), alike = _zero_or(maxima, _need_no_shift(views, views, scale, None), views, ids)
     return shift, alike
 
 
 def _find_shifts_both_ways(
-    axis_name: spmd.AxisName, gathered_over: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array
+    algorithm: Algorithm, axis_name: spmd.AxisName, gathered_over: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """What to take off the exponents of each anchor and of each candidate, and whether that is 0 for all."""
 
     def maxima() -> tuple[jax.Array, jax.Array]:
-        y, z = _two_way.greatest(axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
+        y, z = _two_way.greatest(algorithm, axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
         return y, spmd.pmax(z, gathered_over)
 
     everywhere = gathered_over if axis_name is None else axis_name
@@ -250,8 +270,10 @@ def _sum_tiles(
     others: tuple[jax.Array, ...],
     anchor_ids: Ids,
     candidate_ids: Ids,
+    algorithm: Algorithm,
     axis_name: spmd.AxisName,
     block_size: int,
+    fused: bool,
 ) -> jax.Array:
     """y_i = sum over the negatives j of i of fn(others, s_ij, shift_i, *constants): [m].
 
@@ -260,11 +282,14 @@ def _sum_tiles(
     symmetric = axis_name is None and _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
     a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
+    if fused:
+        _fused.check(algorithm, (anchors, candidates), (*constants, *others))
+        return _fused.sum_rows(partial(fn, others), constants, a, c, shift, alike, algorithm, symmetric)[: len(anchors)]
     if symmetric:
-        y = _symmetric.sum_tiles(fn, (a.x,), (a.ids, a.valid, shift, others, alike), constants)
+        y = _symmetric.sum_tiles(fn, algorithm, (a.x,), (a.ids, a.valid, shift, others, alike), constants)
     else:
         fixed = (a.ids, a.valid, c.ids, c.valid, shift, others)
-        y = _rectangular.sum_tiles(fn, axis_name, a.x, c.x, fixed, constants)
+        y = _rectangular.sum_tiles(fn, algorithm, axis_name, a.x, c.x, fixed, constants)
     return y.reshape(-1)[: len(anchors)]
 
 

@@ -1,10 +1,12 @@
 """The [m, n] similarity matrix, whole: the plainest form, and the oracle of every other."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _numerics
+from contrastive_jax.pairwise import _numerics, _products
 
 
 def logsumexp(
@@ -14,10 +16,39 @@ def logsumexp(
     scale: float | jax.Array,
     anchor_ids: jax.Array | None,
     candidate_ids: jax.Array | None,
+    algorithm: _products.Algorithm,
 ) -> jax.Array:
-    logits = _numerics.similarities(anchors, candidates)
+    logits = _products.inner(anchors, candidates, algorithm)
     logits = logits * jnp.asarray(scale, logits.dtype)
-    return _numerics.masked_logsumexp(logits, _are_negatives(anchor_ids, candidate_ids, logits.shape))
+    return _numerics.masked_logsumexp([logits], _are_negatives(anchor_ids, candidate_ids, logits.shape))
+
+
+def logsumexp_over_views(
+    anchors: Sequence[jax.Array],
+    candidates: Sequence[jax.Array],
+    *,
+    scale: float | jax.Array,
+    anchor_ids: jax.Array,
+    candidate_ids: jax.Array,
+    algorithm: _products.Algorithm,
+) -> list[jax.Array]:
+    """Of each view's anchors to the candidates of all views; on one device the anchors are the candidates.
+
+    Each product of two views is one of its own, as the similarity distribution forms it, so that XLA shares them.
+    """
+    found: dict[tuple[int, int], jax.Array] = {}
+
+    def logits(a: int, b: int) -> jax.Array:
+        if candidates is anchors and b < a:
+            return logits(b, a).T
+        if (a, b) not in found:
+            product = _products.inner(anchors[a], candidates[b], algorithm)
+            found[a, b] = product * jnp.asarray(scale, product.dtype)
+        return found[a, b]
+
+    views = range(len(anchors))
+    mask = anchor_ids[:, None] != candidate_ids[None, :]
+    return [_numerics.masked_logsumexp([logits(a, b) for b in views], mask) for a in views]
 
 
 def logsumexp_both_ways(
@@ -27,11 +58,12 @@ def logsumexp_both_ways(
     scale: float | jax.Array,
     anchor_ids: jax.Array | None,
     candidate_ids: jax.Array | None,
+    algorithm: _products.Algorithm,
 ) -> tuple[jax.Array, jax.Array]:
-    logits = _numerics.similarities(anchors, candidates)
+    logits = _products.inner(anchors, candidates, algorithm)
     logits = logits * jnp.asarray(scale, logits.dtype)
     mask = _are_negatives(anchor_ids, candidate_ids, logits.shape)
-    return _numerics.masked_logsumexp(logits, mask), _numerics.masked_logsumexp(logits.T, mask.T)
+    return _numerics.masked_logsumexp([logits], mask), _numerics.masked_logsumexp([logits.T], mask.T)
 
 
 def sum_over_negatives(
@@ -41,8 +73,9 @@ def sum_over_negatives(
     *,
     anchor_ids: jax.Array | None,
     candidate_ids: jax.Array | None,
+    algorithm: _products.Algorithm,
 ) -> jax.Array:
-    values = _numerics.similarities(anchors, candidates)
+    values = _products.inner(anchors, candidates, algorithm)
     mask = _are_negatives(anchor_ids, candidate_ids, values.shape)
     # fn may be infinite, or have an infinite slope, at the similarity of an excluded pair: it never sees one.
     values = fn(jnp.where(mask, values, 0))

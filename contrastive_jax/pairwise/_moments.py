@@ -4,7 +4,8 @@ A sum over all candidates of s and of s^2 needs only their mean and their scatte
 Candidates that are no negatives are subtracted pair by pair. They are found by sorting the ids, not by comparing all.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, sequential, spmd
-from contrastive_jax.pairwise import _arguments, _reductions, shared
-from contrastive_jax.pairwise._numerics import similarities
+from contrastive_jax.pairwise import _arguments, _products, _reductions, shared
+from contrastive_jax.pairwise._products import Algorithm, Precision
 
 _CHUNK = 4096  # rows of one product: the products are summed, so that float32 stays exact for a million rows
 _FEW = 4  # candidates of an anchor's own id that are subtracted one by one
@@ -40,6 +41,7 @@ def moments(
     candidate_ids: ArrayLike | None = None,
     paired: bool = False,
     axis_name: spmd.AxisName = None,
+    precision: Precision = "highest",
 ) -> Moments:
     r"""First and second moment of each anchor's similarities to its negatives, in time linear in their number.
 
@@ -64,6 +66,7 @@ def moments(
         Without ids every candidate is a negative.
       paired: in place of ids that all differ: candidate i is no negative of anchor i, and all others are.
       axis_name: compare against the candidates of all devices along this mapped axis.
+      precision: of the products with a [d, d] matrix, or with all candidates; see `similarities`. The means are exact.
 
     Returns:
       `Moments` of [m] float32 (float64 for float64 input), 0 for an anchor without a negative.
@@ -82,6 +85,7 @@ def moments(
     """
     _arguments.check("pairwise.moments", anchors, candidates, axis_name, None, None)
     ids = _arguments.check_ids("pairwise.moments", anchors, candidates, anchor_ids, candidate_ids)
+    algorithm = _products.resolve("pairwise.moments", precision, anchors, candidates)
     dtype = shared.accumulation_dtype(anchors.dtype, candidates.dtype)
     anchors, candidates, shift = (jnp.asarray(x, dtype) for x in (anchors, candidates, shift))
     if paired and (ids[0] is not None or len(anchors) != len(candidates)):
@@ -90,7 +94,7 @@ def moments(
             f"{len(anchors)} and {len(candidates)}{'' if ids[0] is None else ' with ids'}."
         )
     if ids[0] is None or ids[1] is None:
-        everyone = _over_all(anchors, candidates, shift, axis_name)
+        everyone = _over_all(anchors, candidates, shift, axis_name, algorithm)
         return _subtract_partners(everyone, anchors, candidates, shift) if paired else everyone
     runs = _find_runs(ids[0], ids[1])
     others = spmd.gather(ids[1], axis_name)
@@ -99,26 +103,29 @@ def moments(
     agreed = spmd.pmax((~is_linear).astype(jnp.int32), axis_name) == 0  # all devices take the same branch
 
     def subtract() -> list[jax.Array]:
-        everyone = _over_all(anchors, candidates, shift, axis_name)
+        everyone = _over_all(anchors, candidates, shift, axis_name, algorithm)
         return spmd.vary_alike([*_subtract_runs(everyone, runs, anchors, candidates, shift), anchors, candidates])[:2]
 
     def compare() -> list[jax.Array]:
-        options = {"anchor_ids": ids[0], "candidate_ids": ids[1], "axis_name": axis_name}
+        options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1], "axis_name": axis_name}
         functions = (lambda s: s - shift), (lambda s: jnp.square(s - shift))
-        sums = [_reductions.total(fn, anchors, candidates, **options) for fn in functions]
+        sums = [_reductions.total(fn, anchors, candidates, precision=precision, **options) for fn in functions]
         return spmd.vary_alike([*sums, anchors, candidates])[:2]
 
     total, squares = lax.cond(sequential.all_agree(agreed), subtract, compare)
     return Moments(len(others) - equal.astype(dtype), total, squares)
 
 
-def _over_all(anchors: jax.Array, candidates: jax.Array, shift: jax.Array, axis_name: spmd.AxisName) -> Moments:
+def _over_all(
+    anchors: jax.Array, candidates: jax.Array, shift: jax.Array, axis_name: spmd.AxisName, algorithm: Algorithm
+) -> Moments:
     """The moments over all candidates of all devices."""
     n = len(candidates) * spmd.axis_size(axis_name)
     center = spmd.psum(_sum_rows(candidates), axis_name) / n
-    scatter = spmd.psum(_scatter(candidates, center), axis_name)
-    offset = similarities(anchors, center[None])[:, 0] - shift
-    spread = jnp.sum(similarities(anchors, scatter) * anchors, axis=-1)
+    scatter = spmd.psum(_scatter(algorithm, candidates, center), axis_name)
+    # The mean is squared and counts for all: its product, which costs nothing, is exact whatever the precision.
+    offset = _products.similarities(anchors, center[None])[:, 0] - shift
+    spread = jnp.sum(_products.inner(anchors, scatter, algorithm) * anchors, axis=-1)
     return Moments(jnp.full_like(offset, n), n * offset, n * jnp.square(offset) + spread)
 
 
@@ -126,11 +133,11 @@ def _sum_rows(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.sum(shared.fill_blocks(x, min(len(x), _CHUNK)), axis=1), axis=0)
 
 
-@jax.checkpoint  # otherwise a gradient stores the rows about their mean
-def _scatter(x: jax.Array, center: jax.Array) -> jax.Array:
+@partial(jax.checkpoint, static_argnums=0)  # otherwise a gradient stores the rows about their mean
+def _scatter(algorithm: Algorithm, x: jax.Array, center: jax.Array) -> jax.Array:
     """The sum of (x_j - center)(x_j - center)^T, [d, d]."""
     blocks = shared.fill_blocks(x - center[None], min(len(x), _CHUNK))
-    return jnp.sum(jax.vmap(lambda block: similarities(block.T, block.T))(blocks), axis=0)
+    return jnp.sum(jax.vmap(lambda block: _products.inner(block.T, block.T, algorithm))(blocks), axis=0)
 
 
 class _Runs(NamedTuple):

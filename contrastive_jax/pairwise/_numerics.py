@@ -1,13 +1,14 @@
 """The steps that turn into NaN when written naively, each written once."""
 
+import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from contrastive_jax import explicit_axes
 from contrastive_jax.pairwise.shared import accumulation_dtype
 
 
@@ -134,32 +135,19 @@ def _of_pairs_jvp(
     return of_pairs(u, v), product(v, du) + product(u, dv)
 
 
-@explicit_axes.accept(out_axis=0)
-def similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
-    """Inner products [m, n] of [m, d] with [n, d], accumulated in at least float32.
-
-    Full precision is requested explicitly: by default TPUs and recent GPUs round float32 operands to about three
-    digits, which a temperature of 0.05 turns into an error of several per cent.
-    """
-    accumulate = accumulation_dtype(anchors.dtype, candidates.dtype)
-    return lax.dot_general(
-        anchors,
-        candidates,
-        dimension_numbers=(((1,), (1,)), ((), ())),
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=accumulate,
-    )
-
-
-def masked_logsumexp(logits: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_logsumexp(parts: Sequence[jax.Array], mask: jax.Array) -> jax.Array:
     """log of the sum of exp over the entries of each row where `mask` holds; -inf, with zero gradient, where none does.
 
     The maximum is taken over those entries alone: if it included an anchor's similarity to itself, all other terms
     would underflow at low temperatures.
+
+    Args:
+      parts: the logits in arrays [m, n], side by side but not joined.
+      mask: [m, n], the same for each of them.
     """
-    logits = jnp.where(mask, logits, -jnp.inf)
-    peak = lax.stop_gradient(jnp.max(logits, axis=-1))
+    parts = [jnp.where(mask, logits, -jnp.inf) for logits in parts]
+    peak = lax.stop_gradient(functools.reduce(jnp.maximum, [jnp.max(logits, axis=-1) for logits in parts]))
     peak = jnp.where(jnp.isneginf(peak), 0, peak)
-    total = jnp.sum(jnp.exp(logits - peak[:, None]), axis=-1)
+    total = functools.reduce(jnp.add, [jnp.sum(jnp.exp(logits - peak[:, None]), axis=-1) for logits in parts])
     empty = total == 0
     return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, total)) + peak)

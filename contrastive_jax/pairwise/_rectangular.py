@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import spmd
-from contrastive_jax.pairwise import _tiles
+from contrastive_jax.pairwise import _products, _tiles
+from contrastive_jax.pairwise._products import Algorithm
 from contrastive_jax.pairwise._tiles import Function, Rows
 from contrastive_jax.spmd import AxisName
 
@@ -21,26 +22,40 @@ Constants = tuple[jax.Array, ...]
 Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def sum_tiles(
-    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+    fn: Function,
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
 ) -> jax.Array:
     """Sums [blocks, size] for anchors ax and candidates cx, filled up to whole blocks."""
-    return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
+    return _forward(fn, algorithm, axis_name, ax, cx, fixed, constants)[0]
 
 
 def _forward(
-    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+    fn: Function,
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
 ) -> tuple[jax.Array, Residuals]:
-    y = _tiles.map_copies(partial(_sum, fn, axis_name), axis_name, fixed[0], fixed[2])(ax, cx, fixed, constants)
+    y = _tiles.map_copies(partial(_sum, fn, algorithm, axis_name), axis_name, fixed[0], fixed[2])(
+        ax, cx, fixed, constants
+    )
     return y, (ax, cx, fixed, constants)
 
 
 def _backward(
-    fn: Function, axis_name: AxisName, residuals: Residuals, g: jax.Array
+    fn: Function, algorithm: Algorithm, axis_name: AxisName, residuals: Residuals, g: jax.Array
 ) -> tuple[jax.Array, jax.Array, Any, Constants]:
     ax, cx, fixed, constants = residuals
-    da, dc, dk = _tiles.map_copies(partial(_pull, fn, axis_name), axis_name, fixed[0], fixed[2])(
+    da, dc, dk = _tiles.map_copies(partial(_pull, fn, algorithm, axis_name), axis_name, fixed[0], fixed[2])(
         ax, cx, fixed, constants, g
     )
     return da, dc, _tiles.no_gradient(fixed), dk
@@ -50,7 +65,13 @@ sum_tiles.defvjp(_forward, _backward)
 
 
 def _sum(
-    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+    fn: Function,
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
 ) -> jax.Array:
     a_ids, a_valid, c_ids, c_valid, shift, others = fixed
     fn = partial(fn, others)
@@ -62,7 +83,7 @@ def _sum(
 
         def body(y: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
             a, c = _tiles.block(rows, i), _tiles.block(columns, j)
-            of_tile = _tiles.values(fn, a, c, _tiles.entry(shift, i))(_tiles.similarities(a, c), constants)
+            of_tile = _tiles.values(fn, a, c, _tiles.entry(shift, i))(_tiles.similarities(a, c, algorithm), constants)
             return _tiles.add_to_entry(y, i, jnp.sum(of_tile, axis=1))
 
         return _tiles.over_all(body, y, a_ids, c_ids)
@@ -72,6 +93,7 @@ def _sum(
 
 def _pull(
     fn: Function,
+    algorithm: Algorithm,
     axis_name: AxisName,
     ax: jax.Array,
     cx: jax.Array,
@@ -89,10 +111,10 @@ def _pull(
         def body(carry: Any, i: jax.Array, j: jax.Array) -> Any:
             da, dc, dk = carry
             a, c = _tiles.block(rows, i), _tiles.block(columns, j)
-            s, of_rows = _tiles.similarities(a, c), _tiles.entry(g, i)[:, None]
+            s, of_rows = _tiles.similarities(a, c, algorithm), _tiles.entry(g, i)[:, None]
             ds, more = _tiles.pull(fn, a, c, _tiles.entry(shift, i), constants, s, of_rows)
-            da = _tiles.add_to_block(da, i, _tiles.times(ds, c.x))
-            return da, _tiles.add_to_block(dc, j, _tiles.transposed_times(ds, a.x)), _tiles.add(dk, more)
+            da = _tiles.add_to_block(da, i, _products.times(ds, c.x, algorithm))
+            return da, _tiles.add_to_block(dc, j, _products.transposed_times(ds, a.x, algorithm)), _tiles.add(dk, more)
 
         da, dc, dk = carry
         # The sums for a shard's rows travel one turn behind the shard, so that nothing below waits for them.
@@ -105,7 +127,12 @@ def _pull(
 
 
 def greatest(
-    axis_name: AxisName, ax: jax.Array, cx: jax.Array, masks: tuple[jax.Array, ...], scale: jax.Array
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    masks: tuple[jax.Array, ...],
+    scale: jax.Array,
 ) -> jax.Array:
     """The greatest scaled similarity [blocks, size] of each anchor to a negative; -inf where it has none."""
     a_ids, a_valid, c_ids, c_valid = masks
@@ -115,7 +142,7 @@ def greatest(
         columns = Rows(*shard, c_valid)
 
         def body(peak: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
-            logits = _tiles.logits(_tiles.block(rows, i), _tiles.block(columns, j), scale)
+            logits = _tiles.logits(_tiles.block(rows, i), _tiles.block(columns, j), scale, algorithm)
             return _tiles.raise_entry(peak, i, jnp.max(logits, axis=1))
 
         return _tiles.over_all(body, peak, a_ids, c_ids)

@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from contrastive_jax import sequential, spmd
-from contrastive_jax.pairwise import _numerics, shared
+from contrastive_jax.pairwise import _products, shared
+from contrastive_jax.pairwise._products import Algorithm
 
 Function = Callable[..., jax.Array]
 
@@ -126,10 +127,10 @@ def pull(
 
 
 def pull_both_ways(
-    fn: Function, a: Block, c: Block, constants: tuple[jax.Array, ...], alike: bool
+    fn: Function, algorithm: Algorithm, a: Block, c: Block, constants: tuple[jax.Array, ...], alike: bool
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """`pull` for a tile whose values count for its rows and, turned, for its columns; `alike`: at the same shifts."""
-    s = similarities(a.rows, c.rows)
+    s = similarities(a.rows, c.rows, algorithm)
     if alike:
         return pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None] + c.g[None, :])
     ds, more = pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None])
@@ -137,26 +138,14 @@ def pull_both_ways(
     return ds + turned.T, add(more, also)
 
 
-def times(ds: jax.Array, x: jax.Array) -> jax.Array:
-    """Cotangents of similarities times the rows on their other side."""
-    return jnp.matmul(ds, x.astype(ds.dtype), precision=lax.Precision.HIGHEST)
-
-
-def transposed_times(ds: jax.Array, x: jax.Array) -> jax.Array:
-    """`times(ds.T, x)`, as the transpose of x.T @ ds, for which CPUs take half the time."""
-    dimensions = (((0,), (0,)), ((), ()))
-    product = lax.dot_general(x.astype(ds.dtype), ds, dimensions, precision=lax.Precision.HIGHEST)
-    return lax.optimization_barrier(product).T  # without the barrier XLA makes it ds.T @ x again
-
-
-def similarities(a: Rows, c: Rows) -> jax.Array:
+def similarities(a: Rows, c: Rows, algorithm: Algorithm) -> jax.Array:
     """[m, n] of two blocks."""
-    return _numerics.similarities(a.x, c.x)
+    return _products.inner(a.x, c.x, algorithm)
 
 
-def logits(a: Rows, c: Rows, scale: jax.Array) -> jax.Array:
+def logits(a: Rows, c: Rows, scale: jax.Array, algorithm: Algorithm) -> jax.Array:
     """Scaled similarities [m, n] of two blocks; -inf for pairs that are not negatives."""
-    return jnp.where(are_negatives(a, c), scale * similarities(a, c), -jnp.inf)
+    return jnp.where(are_negatives(a, c), scale * similarities(a, c, algorithm), -jnp.inf)
 
 
 def zeros(x: jax.Array, like: jax.Array) -> jax.Array:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from contrastive_jax import spmd
-from contrastive_jax.pairwise import _tiles
+from contrastive_jax.pairwise import _products, _tiles
+from contrastive_jax.pairwise._products import Algorithm
 from contrastive_jax.pairwise._tiles import Function, Rows
 from contrastive_jax.spmd import AxisName
 
@@ -35,27 +36,39 @@ class Fixed(NamedTuple):
 Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def sum_tiles(
-    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+    fn: Function,
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
 ) -> Sums:
     """Sums [blocks, size] of rows and of columns, for anchors ax and candidates cx, filled up to whole blocks."""
-    return _forward(fn, axis_name, ax, cx, fixed, constants)[0]
+    return _forward(fn, algorithm, axis_name, ax, cx, fixed, constants)[0]
 
 
 def _forward(
-    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants
+    fn: Function,
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
 ) -> tuple[Sums, Residuals]:
-    by_either = partial(_choose, partial(_sum, partial(fn, ()), axis_name))
+    by_either = partial(_choose, partial(_sum, partial(fn, ()), algorithm, axis_name))
     sums = _tiles.map_copies(by_either, axis_name, fixed.a_ids, fixed.c_ids)(ax, cx, fixed, constants)
     return sums, (ax, cx, fixed, constants)
 
 
 def _backward(
-    fn: Function, axis_name: AxisName, residuals: Residuals, g: Sums
+    fn: Function, algorithm: Algorithm, axis_name: AxisName, residuals: Residuals, g: Sums
 ) -> tuple[jax.Array, jax.Array, Any, Constants]:
     ax, cx, fixed, constants = residuals
-    by_either = partial(_choose, partial(_pull, partial(fn, ()), axis_name))
+    by_either = partial(_choose, partial(_pull, partial(fn, ()), algorithm, axis_name))
     da, dc, dk = _tiles.map_copies(by_either, axis_name, fixed.a_ids, fixed.c_ids)(ax, cx, fixed, constants, g)
     return da, dc, _tiles.no_gradient(fixed), dk
 
@@ -68,7 +81,15 @@ def _choose(fn: Callable[..., Any], ax: jax.Array, cx: jax.Array, fixed: Fixed, 
 
 
 def _sum(
-    fn: Function, axis_name: AxisName, ax: jax.Array, cx: jax.Array, fixed: Fixed, constants: Constants, *, alike: bool
+    fn: Function,
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    fixed: Fixed,
+    constants: Constants,
+    *,
+    alike: bool,
 ) -> Sums:
     rows = Rows(ax, fixed.a_ids, fixed.a_valid)
 
@@ -79,7 +100,7 @@ def _sum(
         def body(sums: Sums, i: jax.Array, j: jax.Array) -> Sums:
             y, z = sums
             a, c = _tiles.block(rows, i), _tiles.block(columns, j)
-            s, shift = _tiles.similarities(a, c), _tiles.entry(fixed.shifts[0], i)
+            s, shift = _tiles.similarities(a, c, algorithm), _tiles.entry(fixed.shifts[0], i)
             of_rows = of_columns = lax.optimization_barrier(_tiles.values(fn, a, c, shift)(s, constants))
             if not alike:
                 of_columns = _tiles.values(fn, c, a, _tiles.entry(c_shift, j))(s.T, constants).T
@@ -97,6 +118,7 @@ def _sum(
 
 def _pull(
     fn: Function,
+    algorithm: Algorithm,
     axis_name: AxisName,
     ax: jax.Array,
     cx: jax.Array,
@@ -116,9 +138,10 @@ def _pull(
             da, dc, dk = carry
             a = _tiles.Block(_tiles.block(rows, i), *(_tiles.entry(x, i) for x in (fixed.shifts[0], g[0])))
             c = _tiles.Block(_tiles.block(columns, j), *(_tiles.entry(x, j) for x in (c_shift, c_g)))
-            ds, more = _tiles.pull_both_ways(fn, a, c, constants, alike)
-            da = _tiles.add_to_block(da, i, _tiles.times(ds, c.rows.x))
-            return da, _tiles.add_to_block(dc, j, _tiles.transposed_times(ds, a.rows.x)), _tiles.add(dk, more)
+            ds, more = _tiles.pull_both_ways(fn, algorithm, a, c, constants, alike)
+            da = _tiles.add_to_block(da, i, _products.times(ds, c.rows.x, algorithm))
+            dc = _tiles.add_to_block(dc, j, _products.transposed_times(ds, a.rows.x, algorithm))
+            return da, dc, _tiles.add(dk, more)
 
         da, dc, dk = carry
         return _tiles.over_all(body, (da, spmd.rotate(dc, axis_name), dk), fixed.a_ids, c_ids)
@@ -128,7 +151,14 @@ def _pull(
     return da.astype(ax.dtype), spmd.rotate(dc, axis_name).astype(cx.dtype), dk
 
 
-def greatest(axis_name: AxisName, ax: jax.Array, cx: jax.Array, masks: tuple[jax.Array, ...], scale: jax.Array) -> Sums:
+def greatest(
+    algorithm: Algorithm,
+    axis_name: AxisName,
+    ax: jax.Array,
+    cx: jax.Array,
+    masks: tuple[jax.Array, ...],
+    scale: jax.Array,
+) -> Sums:
     """The greatest scaled similarity [blocks, size] of each row and of each column to a negative; -inf without one."""
     a_ids, a_valid, c_ids, c_valid = masks
     rows = Rows(ax, a_ids, a_valid)
@@ -138,7 +168,7 @@ def greatest(axis_name: AxisName, ax: jax.Array, cx: jax.Array, masks: tuple[jax
 
         def body(peaks: Sums, i: jax.Array, j: jax.Array) -> Sums:
             y, z = peaks
-            logits = _tiles.logits(_tiles.block(rows, i), _tiles.block(columns, j), scale)
+            logits = _tiles.logits(_tiles.block(rows, i), _tiles.block(columns, j), scale, algorithm)
             y = _tiles.raise_entry(y, i, jnp.max(logits, axis=1))
             return y, _tiles.raise_entry(z, j, jnp.max(logits, axis=0))
 

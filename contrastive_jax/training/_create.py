@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from contrastive_jax import losses, models, spmd
+from contrastive_jax import losses, models, pairwise, spmd
 from contrastive_jax.data.views import ViewConfig
 from contrastive_jax.training import gradient, measure
 from contrastive_jax.training import step as step_lib
@@ -91,6 +91,7 @@ def create(
     loss_kwargs: Mapping[str, Any] | None = None,
     vrns_weight: float = 0.0,
     learnable: bool = False,
+    precision: pairwise.Precision = "highest",
     num_instances: int | None = None,
     num_views: int = 2,
     batch_size: int | None = None,
@@ -118,6 +119,7 @@ def create(
       loss_kwargs: the loss's hyperparameters.
       vrns_weight: the weight of the variance reduction for negative similarities, `losses.vrns`; needs num_instances.
       learnable: whether to learn the scale or temperature of the loss with the model.
+      precision: of the products of the loss, see `pairwise.similarities`.
       num_instances: n, the size of the training set; required if VRNS or the loss depends on it.
       num_views: views of each image.
       batch_size: images encoded at once; larger steps are encoded in pieces (gradient caching). Default: all of them.
@@ -125,7 +127,7 @@ def create(
       steps_per_epoch: steps in an epoch; views depend on (seed, epoch, id, view). By default every step is an epoch.
       schedule: step -> learning rate; it is only logged.
       metrics: functions of (state, embeddings, batch), logged under their names; see `measure.measure`.
-      num_bins: bins of the logged similarity distribution; 0 logs none.
+      num_bins: bins of the logged similarity distribution; 0 logs the mean and variance of the negatives alone.
       dimensions: d of the embeddings; required for a loss with a queue.
       queue_size: how many past embeddings a loss with a queue keeps.
       encoder_momentum: the momentum of a momentum encoder, for a loss that takes its keys; None for no such encoder.
@@ -138,7 +140,8 @@ def create(
       (state, step): see `TrainState` and `Step`.
 
     Raises:
-      ValueError: if the model is not an NNX module, or num_instances or dimensions is missing.
+      ValueError: if the model is not an NNX module, num_instances or dimensions is missing, or the loss does not take
+        the precision.
 
     Example:
       >>> model = models.create("resnet10", image_shape=(8, 8, 1), encoder_kwargs={"width": 4})
@@ -148,7 +151,7 @@ def create(
       >>> int(state.step), float(metrics["loss"]) > 0
       (1, True)
     """
-    objective = Objective(loss, loss_kwargs or {}, vrns_weight, num_instances, learnable)
+    objective = Objective(loss, loss_kwargs or {}, vrns_weight, num_instances, learnable, precision)
     views = ViewConfig(size=views) if isinstance(views, int) else views
     graphdef, params, model_state = models.functional(model)
     if dimensions is None and objective.needs.memory and "queue" in objective.needs.memory.arguments:

@@ -35,6 +35,23 @@ def distribution(contrast_size: int | None = None, num_bins: int = 100) -> Metri
     return measure_distribution
 
 
+def negatives(contrast_size: int | None = None) -> Metric:
+    """Make the metric that logs the mean and variance of the negatives alone, see `regime.negative_moments`.
+
+    Args:
+      contrast_size: instances compared with each other; None for the whole step.
+    """
+
+    def measure_negatives(
+        state: TrainState, embeddings: jax.Array, batch: Mapping[str, jax.Array], *, axis_name: spmd.AxisName
+    ) -> metrics.NegativeMoments:
+        size = contrast_size or embeddings.shape[1] * spmd.axis_size(axis_name)
+        u, v = embeddings[0], embeddings[1]
+        return regime.negative_moments(u, v, batch["id"], contrast_size=size, axis_name=axis_name)
+
+    return measure_negatives
+
+
 def measure(
     functions: Mapping[str, Metric],
     state: TrainState,
@@ -53,8 +70,9 @@ def measure(
     - the whole batch in its order: `image` uint8 [B, h, w, c], `id` int32 [B] and, if the loss needs labels, `label`
       int32 [B].
 
-    It returns a scalar, an array, or a dict of these by name. A metric with an argument `axis_name` receives the mapped
-    axis and this device's share instead of the whole batch, and must return the same values on every device.
+    It returns a scalar, an array, a `metrics.SimilarityDistribution` or `metrics.NegativeMoments`, or a dict of these
+    by name. A metric with an argument `axis_name` receives the mapped axis and this device's share instead of the whole
+    batch, and must return the same values on every device.
 
     Args:
       functions: the metrics by name. The items of a returned dict are logged under their own names.
@@ -90,7 +108,7 @@ def _check_logged(name: Any, value: Any) -> None:
     if not isinstance(name, str) or name in _TAKEN or name.startswith(_TAKEN_PREFIXES):
         taken = ", ".join([*_TAKEN, *(f"{prefix}..." for prefix in _TAKEN_PREFIXES)])
         raise ValueError(f"logged numbers: expected a name of its own, got {name!r}; the log itself uses {taken}.")
-    if isinstance(value, metrics.SimilarityDistribution):
+    if isinstance(value, metrics.SimilarityDistribution | metrics.NegativeMoments):
         return
     dtype = getattr(value, "dtype", None if value is None else np.result_type(type(value)))
     if isinstance(value, Mapping | list | tuple) or dtype is None or not _is_number(dtype):
@@ -113,17 +131,20 @@ def gather_batch(
 
 
 def name_metrics(functions: Sequence[Metric], *, contrast_size: int | None, num_bins: int) -> dict[str, Metric]:
-    """The metrics of a step by name: the similarity distribution, unless num_bins is 0, and your own functions.
+    """The metrics of a step by name: the similarity distribution, or moments of the negatives, and your own functions.
 
     Args:
       functions: your own metrics, named by their `__name__`.
       contrast_size: instances compared with each other; None for the whole step.
-      num_bins: bins of the similarity distribution; 0 leaves it out.
+      num_bins: bins of the similarity distribution; 0 leaves it out, and logs its mean and variance of the cross-view
+        negatives alone, as `"cross_view"`.
 
     Raises:
       ValueError: if two functions have the same name.
     """
-    named = {"distribution": distribution(contrast_size, num_bins)} if num_bins else {}
+    named = {"cross_view": negatives(contrast_size)}
+    if num_bins:
+        named = {"distribution": distribution(contrast_size, num_bins)}
     for function in functions:
         name = getattr(function, "__name__", type(function).__name__)
         if name in named:

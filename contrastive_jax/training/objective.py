@@ -29,6 +29,7 @@ _TAKEN = frozenset(
         "skipped_in_a_row",
         "returned",
         "distribution",
+        "cross_view",
         "images_per_second",
     ]
 )
@@ -59,9 +60,11 @@ class Objective:
       vrns_weight: the weight of `losses.vrns`.
       num_instances: n, the size of the training set; required if VRNS or the memory of the loss depends on it.
       learnable: whether to learn the hyperparameters that the loss declares learnable.
+      precision: of the products of the loss and of VRNS, see `pairwise.similarities`. A loss without a parameter
+        `precision` takes "highest" alone, and is not passed it.
 
     Raises:
-      ValueError: if num_instances is required but None.
+      ValueError: if num_instances is required but None, or the loss does not take the precision.
 
     Example:
       >>> u, v = jax.random.normal(jax.random.key(0), (2, 8, 16))
@@ -75,11 +78,17 @@ class Objective:
     vrns_weight: float = 0.0
     num_instances: int | None = None
     learnable: bool = False
+    precision: pairwise.Precision = "highest"
 
     def __post_init__(self) -> None:
         if self.name in _TAKEN or self.name.startswith(_TAKEN_PREFIXES):
             raise ValueError(
                 f"loss: expected a name that the log does not use, got {self.name!r}; rename the function."
+            )
+        if self.precision != "highest" and not contract.takes_precision(self.loss):
+            raise ValueError(
+                f"precision: expected 'highest' for loss {self.name!r}, which has no parameter `precision`, "
+                f"got {self.precision!s}; give the function that parameter, and pass it on to its products."
             )
         if self.num_instances is None and (self.vrns_weight or self.needs.memory):
             what = "VRNS" if self.vrns_weight else self.name
@@ -127,7 +136,8 @@ class Objective:
         Raises:
           ValueError: if the loss does not return one value for each instance.
         """
-        options = {"ids": instances.ids, "axis_name": axis_name}
+        options: dict[str, Any] = {"ids": instances.ids, "axis_name": axis_name}
+        options |= {} if self.precision == "highest" else {"precision": self.precision}
         values, returned = self._evaluate(instances, parameters, shared, options)
         parts = {self.name: values, "loss": values}
         if self.vrns_weight and self.num_instances:

@@ -103,6 +103,37 @@ def distribution(
     return local if axis_name is None else metrics.merge_devices(local, axis_name)
 
 
+def negative_moments(
+    u: jax.Array, v: jax.Array, ids: jax.Array, *, contrast_size: int, axis_name: spmd.AxisName = None
+) -> metrics.NegativeMoments:
+    """Mean and variance of the cross-view negatives of `distribution`, in time linear in the size of a contrast set.
+
+    Args:
+      u: [b, d] this device's embeddings of one view.
+      v: [b, d] those of another view.
+      ids: [b] int instance ids.
+      contrast_size: pairs compared with each other; divides the global batch.
+      axis_name: the mapped axis, if any.
+
+    Returns:
+      The moments, the same on every device.
+
+    Raises:
+      ValueError: if contrast_size does not divide the number of instances in the step.
+    """
+    b = u.shape[0]
+    if contrast_size == b * _check(b, contrast_size, axis_name):
+        return metrics.negative_moments(u, v, ids=ids, axis_name=axis_name)
+    sets, offset, run = _gather_sets((u, v, ids), b, contrast_size, axis_name)
+    each = sequential.vmap_in_groups(
+        lambda one: metrics.negative_moments(*one[:2], ids=one[2]), sets, max(contrast_size, u.shape[1]) * u.shape[1]
+    )
+    counts_here = jnp.arange(len(each.number)) % run == offset  # as in `distribution`
+    return metrics.merge_negative_moments(
+        each._replace(number=jnp.where(counts_here, each.number, 0)), axis_name=axis_name
+    )
+
+
 def _gather_sets(
     instances: Any, b: int, contrast_size: int, axis_name: spmd.AxisName
 ) -> tuple[Any, jax.Array | int, int]:

@@ -6,7 +6,7 @@ python -m experiments.studies [--quick] [--out=runs/studies] [--seed=0]
 import sys
 import time
 
-from experiments.studies import batch_size, coupling, gradients, mini_batches, optima, separation, study
+from experiments.studies import batch_size, coupling, gradients, mini_batches, optima, precision, separation, study
 
 STUDIES = {
     "optima": optima.optima,
@@ -15,6 +15,7 @@ STUDIES = {
     "gradients": gradients.gradients,
     "batch_size": batch_size.batch_size,
     "coupling": coupling.coupling,
+    "precision": precision.precision,
 }
 
 

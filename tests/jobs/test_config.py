@@ -147,6 +147,16 @@ def test_fashion_mnist_where_it_is_prepared(tmp_path):
         ({"loss.kwargs.temperature": 0.0}, "config.loss.kwargs.temperature=0.0: expected a number > 0"),
         ({"loss.kwargs.form": "sum"}, "expected a keyword argument of loss 'simclr', which takes temperature"),
         ({"loss.name": "dhel", "loss.kwargs.form": "both"}, "config.loss.kwargs: losses.dhel: .*'both'"),
+        ({"loss.precision": "HIGH"}, "config.loss.precision='HIGH': expected one of 'highest', 'high', 'default', "),
+        (
+            {"loss.precision": "TF32_TF32_F32"},
+            "config.loss.precision='TF32_TF32_F32': expected a precision that this cpu has: .*not supported .* on CPU",
+        ),
+        (
+            {"loss.precision": "high", "loss.name": "tests.jobs.own_parts:triplets"},
+            "config.loss.precision='high': expected 'highest' for loss '.*:triplets', which has no parameter `prec",
+        ),
+        ({"loss.kwargs.precision": "high"}, "config.loss.kwargs.precision: .*'simclr', from config.loss.precision"),
         ({"views.flip": 1.5}, "config.views.flip=1.5: "),
         ({"num_views": 1}, "config.num_views=1: expected a whole number >= 2"),
         (
@@ -250,6 +260,36 @@ def test_the_losses_that_are_tried_exist():
 @pytest.mark.parametrize("name", objective.LOSSES)
 def test_every_loss_is_accepted_with_its_hyperparameters(name):
     check(config(**{"loss.name": name, **OTHER_LOSSES.get(name, {})}), num_devices=1)
+
+
+def test_the_precision_reaches_the_step(tmp_path):
+    """The products of the loss and of VRNS have it, all others the precision that they had."""
+
+    def count(precision):
+        job = job_lib.prepare(small(vrns_weight=1.0, contrast_size=16, **{"loss.precision": precision}), tmp_path)
+        batch = {"image": np.zeros((64, *job.train.image_shape), np.uint8), "id": np.arange(64, dtype=np.int32)}
+        text = job.mapped.step.lower(job.mapped.place_state(job.initial), job.mapped.place_batch(batch)).as_text()
+        names = ("HIGHEST", "HIGH", "DEFAULT")
+        return dict(zip(names, (text.count(f"precision = [{x}, {x}]") for x in names), strict=True))
+
+    highest, high = map(count, ("highest", "high"))
+    assert highest["HIGH"] == 0 < high["HIGH"]
+    assert high == {**highest, "HIGHEST": highest["HIGHEST"] - high["HIGH"], "HIGH": high["HIGH"]}
+    assert highest["HIGHEST"] > high["HIGH"]  # the distribution
+
+
+def test_mean_and_variance_of_the_negatives_are_logged_without_the_distribution(tmp_path):
+    def rows(distribution):
+        fields = {"contrast_size": 16, "log.distribution": distribution}
+        return take_steps(job_lib.prepare(small(**fields), tmp_path / str(distribution)), 2)
+
+    names = ("cross_view_mean", "cross_view_variance")
+    for full, row in zip(rows(True), rows(False), strict=True):
+        assert {name for name in row if name.startswith(("cross", "positive", "within", "theory"))} == set(names)
+        assert [row[name] for name in names] == pytest.approx([full[name] for name in names], rel=1e-4)
+        assert row["loss"] == full["loss"]
+    events = b"".join(p.read_bytes() for p in (tmp_path / "False" / "tensorboard").iterdir())
+    assert b"cross_view_variance" in events and b"cross_view_count" not in events
 
 
 @pytest.mark.parametrize("name", ["sup_con", "multi_view_info_nce"])

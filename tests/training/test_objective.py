@@ -1,7 +1,9 @@
 """What is trained: the losses' own values, VRNS over all pairs of views, and what is learnt of a loss."""
 
+import functools
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -110,3 +112,27 @@ def test_the_scale_is_bounded_by_a_hundred_and_can_fall_from_there():
     same = Instances((VIEWS[0], -VIEWS[0]), PAIR.ids)  # no scale helps
     assert jax.grad(lambda p: learnt(same, p)["loss"].mean())(parameters)["log_scale"] > 1
     assert objective.clip_scale({}) == {} == objective.describe_learnt({})
+
+
+def test_the_precision_reaches_the_loss_and_vrns_and_no_loss_that_has_no_such_parameter():
+    def own(u, v, *, ids, axis_name):
+        return losses.simclr(u, v, ids=ids, axis_name=axis_name)
+
+    def precise(u, v, *, ids, axis_name, precision="highest"):
+        return losses.simclr(u, v, ids=ids, axis_name=axis_name, precision=precision)
+
+    bound = functools.partial(losses.simclr, precision="high")
+    for loss, precision, want in [
+        (losses.simclr, "highest", {"HIGHEST"}),
+        (losses.simclr, "high", {"HIGH"}),
+        (precise, "high", {"HIGH"}),
+        (own, "highest", {"HIGHEST"}),
+        (bound, "highest", {"HIGH", "HIGHEST"}),  # its own stays, and VRNS has the other
+    ]:
+        trained = Objective(loss, {}, 1.0, 50, precision=precision)
+        text = jax.jit(lambda instances, f=trained: f(instances)["loss"]).lower(PAIR).as_text()
+        assert set(re.findall(r"precision = \[(\w+),", text)) == want
+    with pytest.raises(
+        ValueError, match="expected 'highest' for loss 'own', which has no parameter `precision`, got hi"
+    ):
+        Objective(own, precision="high")

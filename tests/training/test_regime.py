@@ -128,6 +128,19 @@ def test_distribution_counts_each_set_once(mapping, devices, size):
         np.testing.assert_allclose(a[2:], b[2:], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("mapping", "devices", "size"), [case for case in CASES if case[0] in ("shard_map", "pmap")])
+def test_moments_of_negatives_are_the_distributions(mapping, devices, size):
+    (u, v), ids, *_ = batch()
+    options = {"contrast_size": size, "axis_name": AXIS}
+
+    def local(u, v, ids):
+        full = regime.distribution(u, v, ids, num_bins=10, **options).cross_view
+        return regime.negative_moments(u, v, ids, **options), (full.count, full.mean, full.variance)
+
+    got, want = jax.jit(lambda *a: MAPPINGS[mapping](local, devices)(*a, out=PartitionSpec()))(u, v, ids)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
 def test_a_size_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(ValueError, match=r"expected a divisor >= 2 of the step's 24 instances, got 7"):
         regime.map_sets(simclr, batch(), contrast_size=7)

@@ -26,8 +26,8 @@ def make_row(
 ) -> dict[str, Any]:
     """One row of metrics.jsonl: a step's outputs as a flat dict of Python numbers and, for arrays, nested lists.
 
-    A similarity distribution is replaced by its moments. If the step logs the built-in distribution, the row also
-    holds the values of `compare_with_theory`.
+    A similarity distribution is replaced by its moments, and moments of negatives by their mean and variance. If the
+    step logs the built-in distribution, the row also holds the values of `compare_with_theory`.
 
     Args:
       step: steps taken before this one.
@@ -41,6 +41,8 @@ def make_row(
         if isinstance(value, metrics.SimilarityDistribution):
             prefix = "" if name == DISTRIBUTION else f"{name}_"
             row |= {f"{prefix}{moment}": x for moment, x in flatten_moments(value).items()}
+        elif isinstance(value, metrics.NegativeMoments):
+            row |= {f"{name}_mean": value.mean.item(), f"{name}_variance": value.variance.item()}
         else:
             row[name] = np.asarray(value).tolist()
     if DISTRIBUTION not in outputs:
