@@ -69,6 +69,7 @@ FIELDS: dict[str, Field] = {
     "data.directory": Field(None, str, "the folder of TensorFlow Datasets", bool, optional=True),
     "data.image_size": _at_least(32, 4),
     "data.stored_size": _at_least(None, 4, optional=True),
+    "data.cache_gib": _at_least(2.0, 0, float),
     "data.mean": Field((0.5,), tuple, "numbers, one or one for each channel", _is_numbers),
     "data.std": Field(
         (0.5,), tuple, "positive numbers, one or one for each channel", lambda x: _is_numbers(x) and min(x) > 0

@@ -21,6 +21,7 @@ from contrastive_jax.training.state import TrainState
 
 MAX_TEST_IMAGES = 10_000
 MAX_TRAINING_PAIRS = 5_000  # Lee 2025, Table 1
+MAX_RAW_PIXELS_GIB = 4
 UNTRAINED, TRAINED = "untrained encoder", "trained encoder"
 
 
@@ -100,7 +101,7 @@ def _score(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Sc
         return {}
     features = jax.jit(_features(job))
     representations: dict[str, Callable[..., jax.Array]] = (
-        {"raw pixels": evaluation.raw_pixels} if job.config.evaluation.raw_pixels else {}
+        {"raw pixels": evaluation.raw_pixels} if _scores_raw_pixels(job) else {}
     )
     representations |= {name: functools.partial(features, encoder) for name, encoder in encoders.items()}
     scores = {}
@@ -109,6 +110,19 @@ def _score(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Sc
         train, test = (batches.sequential(s, job.config.evaluation.batch_size) for s in (job.train, job.test))
         scores[name] = evaluation.score(fn, train, test, settings(job))
     return scores
+
+
+def _scores_raw_pixels(job: Job) -> bool:
+    if not job.config.evaluation.raw_pixels:
+        return False
+    gigabytes = (len(job.train) + len(job.test)) * np.prod(job.train.image_shape) * 4 / 2**30
+    if gigabytes > MAX_RAW_PIXELS_GIB:
+        print(
+            f"Skipping the scores of raw pixels: as features they would take {gigabytes:.1f} GiB, more than "
+            f"{MAX_RAW_PIXELS_GIB}.",
+            file=sys.stderr,
+        )
+    return bool(gigabytes <= MAX_RAW_PIXELS_GIB)
 
 
 def settings(job: Job) -> evaluation.Settings:

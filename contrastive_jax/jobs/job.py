@@ -96,7 +96,11 @@ def _open_data(config: ConfigDict, own: parts.Own) -> sources.Splits:
             found = sources.Splits(own.train, own.train if own.test is None else own.test)
         else:
             found = sources.load_splits(
-                data.source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data.directory
+                data.source,
+                image_size=data.image_size,
+                stored_size=data.stored_size,
+                data_dir=data.directory,
+                cache_bytes=data.cache_gib * 2**30,
             )
             found = found if own.test is None else found._replace(test=own.test)
     except SourceError as error:
