@@ -17,6 +17,7 @@ from contrastive_jax.data._own import open_own
 from contrastive_jax.data._source import SPLITS, Source, labels_of, name_of, num_classes_of
 from contrastive_jax.data._stored import CACHE_BYTES, ArraySource, ReadSource
 from contrastive_jax.data._tfds import open_tfds
+from contrastive_jax.data._whole import WholeSource, open_whole_folder, open_whole_npz, store
 from contrastive_jax.errors import SourceError
 
 __all__ = [
@@ -31,8 +32,11 @@ __all__ = [
     "labels_of",
     "load",
     "load_splits",
+    "load_whole",
     "name_of",
+    "names_of",
     "num_classes_of",
+    "store",
     "take",
 ]
 
@@ -179,6 +183,51 @@ def is_kept(source: Source) -> bool:
         False
     """
     return isinstance(source, ReadSource) and source.is_kept
+
+
+def load_whole(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    stored_size: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Source:
+    """Open every image of a data set as one source, for what encodes them all; `names_of` says which is which.
+
+    - `folder:PATH`: every image below PATH at any depth, in the order of their paths. Labels are there if each image
+      lies in a class, as `load` reads them.
+    - `npz:PATH`: the images of `image`, then of `image_test`, in the order of the file; labels if both have them.
+    - Any other: the training split, then the test split.
+
+    Args:
+        spec, image_size, stored_size, data_dir: as for `load`.
+
+    Raises:
+        SourceError, MissingExtraError: as `load`.
+
+    Example:
+        >>> whole = load_whole("digits")
+        >>> len(whole), names_of(whole)[1436:1438]
+        (1797, ['train/1436', 'test/0'])
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "folder" and rest:
+        return open_whole_folder(rest, image_size=image_size, stored_size=stored_size)
+    if kind == "npz" and rest:
+        return open_whole_npz(rest, image_size=image_size, stored_size=stored_size)
+    splits = load_splits(spec, image_size=image_size, stored_size=stored_size, data_dir=data_dir)
+    return WholeSource([(name, getattr(splits, name)) for name in SPLITS])
+
+
+def names_of(source: Source) -> list[str]:
+    """What calls each image of a source, in order: its `names`, such as paths of files, else its index.
+
+    Example:
+        >>> names_of(ArraySource(np.zeros((2, 8, 8), np.uint8)))
+        ['0', '1']
+    """
+    names = getattr(source, "names", None)
+    return [str(index) for index in range(len(source))] if names is None else [str(name) for name in names]
 
 
 def _open(
