@@ -87,7 +87,7 @@ def _score(job: Job, encode: passes.Passes, encoders: dict[str, TrainState]) -> 
         print(f"Skipping the scores: {NO_LABELS}", file=sys.stderr)
         return {}
     representations: dict[str, Callable[..., jax.Array]] = (
-        {"raw pixels": evaluation.raw_pixels} if _scores_raw_pixels(job) else {}
+        {"raw pixels": evaluation.raw_pixels} if scores_raw_pixels(job.config, job.bank, job.test) else {}
     )
     representations |= {name: passes.bind(encoder, encode.features) for name, encoder in encoders.items()}
     scores = {}
@@ -99,10 +99,11 @@ def _score(job: Job, encode: passes.Passes, encoders: dict[str, TrainState]) -> 
     return scores
 
 
-def _scores_raw_pixels(job: Job) -> bool:
-    if not job.config.evaluation.raw_pixels:
+def scores_raw_pixels(config: ConfigDict, train: sources.Source, test: sources.Source) -> bool:
+    """Whether the pixels themselves are scored: if the configuration says so, and they fit. Prints why not."""
+    if not config.evaluation.raw_pixels:
         return False
-    gigabytes = (len(job.bank) + len(job.test)) * np.prod(job.bank.image_shape) * 4 / 2**30
+    gigabytes = (len(train) + len(test)) * np.prod(train.image_shape) * 4 / 2**30
     if gigabytes > MAX_RAW_PIXELS_GIB:
         print(
             f"Skipping the scores of raw pixels: as features they would take {gigabytes:.1f} GiB, more than "

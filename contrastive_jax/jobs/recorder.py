@@ -40,13 +40,14 @@ class Recorder:
 
     def attach(self, measure: Callable[[], Mapping[str, float]]) -> None:
         """Measure the encoder and log that with the last step; the time that it takes is not that of the steps."""
+        jax.block_until_ready(self._pending)
         with self._bar.pause():
             self._measured = measure()
 
     @contextlib.contextmanager
     def wait_for_data(self) -> Iterator[None]:
-        """Log the last step, which waits for it; the time from then on is one in which the devices have no data."""
-        self.log_pending()
+        """Wait for the last step; the time from then on, within this context, is one without data for the devices."""
+        jax.block_until_ready(self._pending)
         with self._bar.wait_for_data():
             yield
 

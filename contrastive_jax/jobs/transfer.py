@@ -83,7 +83,7 @@ def _count(what: str, total: int) -> Counter:
 def _score(encoders: dict[str, Encoder], splits: sources.Splits, config: ConfigDict) -> dict[str, evaluation.Scores]:
     settings = evaluate.make_settings(config, splits.train)
     representations: dict[str, Callable[..., Any]] = (
-        {"raw pixels": evaluation.raw_pixels} if config.evaluation.raw_pixels else {}
+        {"raw pixels": evaluation.raw_pixels} if evaluate.scores_raw_pixels(config, *splits) else {}
     )
     representations |= {name: each.features for name, each in encoders.items()}
     scores = {}
@@ -98,7 +98,13 @@ def _score(encoders: dict[str, Encoder], splits: sources.Splits, config: ConfigD
 def _open(source: str, config: ConfigDict, data_dir: str | os.PathLike[str] | None) -> sources.Splits:
     data = config.data
     try:
-        return sources.load_splits(source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data_dir)
+        return sources.load_splits(
+            source,
+            image_size=data.image_size,
+            stored_size=data.stored_size,
+            data_dir=data_dir,
+            cache_bytes=data.cache_gib * 2**30,
+        )
     except SourceError as error:
         raise UsageError(f"--source={source}: {error}") from None
 
