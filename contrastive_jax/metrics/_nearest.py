@@ -38,7 +38,7 @@ def hardest_negatives(u: ArrayLike, v: ArrayLike, *, ids: ArrayLike | None = Non
       similarities differ by a rounding either may be found; the similarities are then computed in float64.
 
     Raises:
-      ValueError: for shapes that differ.
+      ValueError: for shapes that differ, or rows with NaN or infinity.
 
     Example:
       >>> found = metrics.hardest_negatives(np.eye(3), np.eye(3)[[0, 1, 1]])
@@ -53,6 +53,13 @@ def hardest_negatives(u: ArrayLike, v: ArrayLike, *, ids: ArrayLike | None = Non
         raise ValueError(
             f"metrics.hardest_negatives: expected u and v of the same shape [n, d], got {u.shape} and {v.shape}."
         )
+    for name, x in (("u", u), ("v", v)):
+        bad = np.flatnonzero(~np.isfinite(x.astype(np.float64)).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"metrics.hardest_negatives: expected finite {name}, got NaN or infinity in {len(bad)} of {len(x)} "
+                f"rows, first in row {bad[0]}; leave them out."
+            )
     rows = np.arange(len(u))
     numbered = rows if ids is None else np.unique(np.asarray(ids), return_inverse=True)[1].reshape(-1)
     return find_hardest(u, v, numbered.astype(np.int32), rows, rows, lambda *_: None)

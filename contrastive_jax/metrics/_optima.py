@@ -35,7 +35,6 @@ def compare_with_optima(
     Args:
       analysis: from `analyze`. n is its number of instances.
       contrast_size: m, how many instances training compared with each other; without it Theorem 5.5 is left out.
-
       names: what the two sets are called.
 
     Returns:

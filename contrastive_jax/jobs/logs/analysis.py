@@ -153,7 +153,8 @@ def _format_given(summary: dict[str, Any]) -> str:
     if sampling:
         lines.append(
             "Histograms, uniformities, least and greatest similarity of negatives: all pairs within "
-            f"{sampling['num_blocks']} random blocks of {sampling['block_rows']:,} rows, ± the standard error. Hardest negatives: of "
+            f"{sampling['num_blocks']} random blocks of {sampling['block_rows']:,} rows, ± the standard error. "
+            "Hardest negatives: of "
             f"{sampling['num_anchors']:,} random anchors, among all rows. Everything else: of all rows, exact."
         )
     faults = {"not_finite": "NaN or infinity", "zero": "zero", "repeated": "repeats of an earlier row"}
@@ -183,8 +184,8 @@ def _format_similarities(summary: dict[str, Any]) -> str:
     return (
         _table(["pairs", "number", "mean", "variance", "least", "greatest"], rows)
         + f"\n\nAlignment {_number(summary['alignment'])}; gap of the means {_number(summary['gap'])}; "
-        f"{_number(100 * retrieval['value'], 100 * retrieval['standard_error'])}% of the anchors have a positive that is "
-        "more similar than every negative."
+        f"{_number(100 * retrieval['value'], 100 * retrieval['standard_error'])}% of the anchors have a positive that "
+        "is more similar than every negative."
     )
 
 
