@@ -55,8 +55,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=getattr(_DEFAULT, name), help=f"{text} (%(default)s)")
     given = parser.parse_args(arguments)
     given.names = tuple(given.names.split(","))
-    if len(given.names) != 2 or not all(given.names):
-        raise UsageError(f"--names: expected two names, as in images,texts, got {','.join(given.names)!r}.")
+    if len(set(given.names)) != 2 or len(given.names) != 2 or not all(given.names):
+        raise UsageError(f"--names: expected two different names, as in images,texts, got {','.join(given.names)!r}.")
     if given.seed < 0 or given.hardest < 0:
         raise UsageError(f"expected --seed and --hardest of at least 0, got {given.seed} and {given.hardest}.")
     return given
