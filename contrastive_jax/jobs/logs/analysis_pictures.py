@@ -12,6 +12,8 @@ from contrastive_jax.jobs.machine import files
 _U, _V, _THEORY, _HARD, _LAW = "#0072B2", "#E69F00", "#D55E00", "#999999", "#000000"
 _MAX_BARS = 30
 _TINY = 1e-12
+_LEAST_RANGE = 1e-3  # of an axis
+_MOST_LETTERS = 45  # that fit side by side below the bars
 
 
 def save_picture(path: Path, analysis: metrics.Analysis, *, names: tuple[str, str], title: str) -> None:
@@ -71,6 +73,17 @@ def _draw_density(axes: Any, share: np.ndarray, color: str, label: str, error: n
         )  # fmt: skip
 
 
+def _choose_bins(count: int, most: int) -> int:
+    """So few bins that the number of rows in each is more than noise."""
+    return int(np.clip(4 * np.sqrt(count), min(20, most), most))
+
+
+def _widen(share: np.ndarray, count: int) -> np.ndarray:
+    """Shares of bins as many times as wide as few pairs need."""
+    most = _choose_bins(count, len(share))
+    return share.reshape(max(k for k in range(1, most + 1) if len(share) % k == 0), -1).sum(axis=1)
+
+
 def _draw_positives(axes: Any, analysis: metrics.Analysis) -> None:
     kind, hardest = analysis.positive, analysis.hardest
     exists = hardest.negative >= 0
@@ -78,11 +91,16 @@ def _draw_positives(axes: Any, analysis: metrics.Analysis) -> None:
     wrong = 100 * (1 - analysis.retrieval.value)
     _draw_density(
         axes,
-        counts / max(counts.sum(), 1),
+        _widen(counts / max(counts.sum(), 1), counts.sum()),
         _HARD,
-        f"hardest negative of each anchor (beats its positive: {wrong:.3g}%)",
+        f"hardest negative of each anchor; beats or ties its positive: {wrong:.3g}%",
     )
-    _draw_density(axes, kind.histogram.share, _U, f"positives: mean {kind.mean:.3f}, variance {kind.variance:.3g}")
+    _draw_density(
+        axes,
+        _widen(kind.histogram.share, kind.number),
+        _U,
+        f"positives: mean {kind.mean:.3f}, variance {kind.variance:.3g}",
+    )
     axes.axvline(1, linestyle="--", color=_THEORY, linewidth=1.4, label="optimum 1 (Lee 2025, Thm 5.1)")
     if analysis.num_instances == analysis.num_kept:
         bound = float(theory.positive_similarity_bound(analysis.cross_view.mean, analysis.num_instances))
@@ -133,7 +151,7 @@ def _draw_spectra(axes: Any, analysis: metrics.Analysis, names: tuple[str, str])
 def _draw_gap(axes: Any, analysis: metrics.Analysis, names: tuple[str, str]) -> None:
     gap = analysis.gap
     ends = min(gap.u.min(), gap.v.min()), max(gap.u.max(), gap.v.max())
-    edges = np.linspace(ends[0], max(ends[1], ends[0] + 1e-6), 81)
+    edges = np.linspace(ends[0], max(ends[1], ends[0] + _LEAST_RANGE), _choose_bins(len(gap.u), 80) + 1)
     for name, along, color in zip(names, (gap.u, gap.v), (_U, _V), strict=True):
         density, _ = np.histogram(np.clip(along, edges[0], edges[-1]), edges, density=True)
         axes.stairs(density, edges, fill=True, alpha=0.4, color=color)
@@ -148,10 +166,11 @@ def _draw_norms(axes: Any, analysis: metrics.Analysis, names: tuple[str, str]) -
     both = [view.report.norms[view.report.norms > 0] for view in (analysis.u, analysis.v)]
     ends = min(x.min() for x in both), max(x.max() for x in both)
     middle = np.median(np.concatenate(both))
-    edges = np.linspace(ends[0], max(ends[1], ends[0] + 1e-3 * middle), 81)
+    bins = _choose_bins(len(both[0]), 80)
+    edges = np.linspace(ends[0], max(ends[1], ends[0] + _LEAST_RANGE * middle), bins + 1)
     is_wide = ends[1] > 100 * ends[0]
     if is_wide:
-        edges = np.geomspace(*ends, 81)
+        edges = np.geomspace(*ends, bins + 1)
         axes.set_xscale("log")
     for name, norms, color in zip(names, both, (_U, _V), strict=True):
         counts, _ = np.histogram(np.clip(norms, edges[0], edges[-1]), edges)
@@ -173,9 +192,8 @@ def _draw_classes(axes: Any, u: metrics.ClassVariance, v: metrics.ClassVariance,
         else:
             axes.plot(place, found.within[order], ".", color=color, markersize=3, label=label)
     if len(order) <= _MAX_BARS:
-        axes.set_xticks(
-            place, [_literally(str(name)[:12]) for name in u.classes[order]], rotation=0 if len(order) <= 12 else 90
-        )
+        ticks = [_literally(str(name)[:12]) for name in u.classes[order]]
+        axes.set_xticks(place, ticks, rotation=90 if sum(map(len, ticks)) > _MOST_LETTERS else 0)
     axes.axhline(v.total, color=_V, linewidth=1, linestyle=":", label="all rows, whatever their class")
     axes.axhline(u.total, color=_U, linewidth=1, linestyle=":")
     axes.set(title="Variance within each class", xlabel="class, narrowest first", ylabel="mean squared distance")
