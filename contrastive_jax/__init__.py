@@ -10,12 +10,16 @@ Example:
 
 import importlib
 import pkgutil
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
+_FUNCTIONS = {"load": "contrastive_jax.jobs.loading"}  # and the modules that define them
 
-def __getattr__(name: str) -> ModuleType:
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     if name in __dir__():
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -23,4 +27,4 @@ def __getattr__(name: str) -> ModuleType:
 
 def __dir__() -> list[str]:
     parts = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted({*globals(), *(name for name in parts if not name.startswith("_"))})
+    return sorted({*globals(), *_FUNCTIONS, *(name for name in parts if not name.startswith("_"))})

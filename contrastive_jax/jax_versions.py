@@ -41,3 +41,14 @@ def mark_varying(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
     if hasattr(lax, "pcast"):
         return lax.pcast(x, axes, to="varying")
     return cast(Any, lax).pvary(x, axes)
+
+
+def shape_varying_as(shape: tuple[int, ...], dtype: Any, arrays: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of what is computed from a tree of arrays, which differs where any of them does."""
+    axes = frozenset[Any]().union(*map(varying_axes, jax.tree.leaves(arrays)))
+    if not axes:
+        return jax.ShapeDtypeStruct(shape, dtype)
+    if hasattr(jax.typeof(0), "manual_axis_type"):
+        kind = cast(Any, type(jax.typeof(0).manual_axis_type))
+        return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=kind(varying=axes))
+    return cast(Any, jax.ShapeDtypeStruct)(shape, dtype, vma=axes)  # before 0.10

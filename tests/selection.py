@@ -15,6 +15,7 @@ WHOLE_FILES = (
     "tests/jobs/machine/test_processes.py",
     "tests/jobs/machine/test_storage.py",
     "tests/jobs/test_damage.py",
+    "tests/jobs/test_feeding.py",
     "tests/jobs/test_nonfinite.py",
     "tests/jobs/test_parts.py",
     "tests/jobs/test_run.py",
@@ -34,6 +35,9 @@ TESTS = (
     "tests/jobs/test_config.py::test_fashion_mnist_where_it_is_prepared",
     "tests/jobs/test_config.py::test_other_losses_train_by_name",
     "tests/jobs/test_config.py::test_what_is_learnt_of_a_loss_is_logged_and_resumed",
+    "tests/jobs/test_transfer.py::test_on_the_runs_own_data_the_scores_are_the_runs",
+    "tests/jobs/test_weights.py::test_a_file_of_another_network_is_one_line",
+    "tests/jobs/test_weights.py::test_another_file_is_refused_where_the_run_goes_on",
     "tests/jobs/test_workdir.py::test_a_folder_of_images_of_two_sizes_in_one_split_is_evaluated",
     "tests/jobs/test_workdir.py::test_a_name_with_dollars_is_drawn_as_it_is",
     "tests/jobs/test_workdir.py::test_a_picture_that_cannot_be_drawn_costs_the_picture_alone",
@@ -74,6 +78,8 @@ _VARIANTS = re.compile(
 )
 # Of these tests only the forms that fit are fast: the cheapest ones that would tell.
 FORMS = {
+    "tests/experiments/studies/test_precision.py::test_errors_are_within_the_bounds": "info_nce|kcl",
+    "tests/experiments/studies/test_rounding.py::test_every_implementation_rounds_the_same_products": "info_nce|simclr",
     "tests/losses/test_closures.py::test_blockwise": "info_nce_based-jit_inside|kcl-jit_outside",
     "tests/losses/test_closures.py::test_ring": "kcl",
     "tests/losses/test_devices.py::test_loss_and_embedding_gradients_equal_the_single_device_ones": (
@@ -91,6 +97,8 @@ FORMS = {
     "tests/losses/test_precision.py::test_every_product_has_it": (
         "(simclr|info_nce|kcl_gaussian|spectral)-(dense|blockwise|moments)"
     ),
+    "tests/losses/test_shared_products.py::test_on_one_device": "1-(simclr|info_nce|dhel)",
+    "tests/losses/test_shared_products.py::test_on_two_devices": "simclr|dhel",
     "tests/losses/test_scale_near_zero.py::test_an_infinite_temperature_has_a_gradient_of_zero": "(simclr|dhel_sum)-.*",
     "tests/losses/test_scale_near_zero.py::test_the_gradient_is_zero_to_rounding": "(simclr|siglip)-dense",
     "tests/losses/test_values.py::test_authors_values": ".*-1-m16-float64-.*",
@@ -105,6 +113,8 @@ FORMS = {
         "(norm and dropout|linen as encoder|own state)-checked shard_map-4"
     ),
     "tests/models/test_resnet.py::test_parameter_count_is_torchvisions_without_the_classifier": "resnet(18-small|50).*",
+    "tests/models/test_torchvision.py::test_names_shapes_and_dtypes_are_torchvisions": "resnet18",
+    "tests/models/test_torchvision.py::test_out_and_in_again_is_the_same_network": "plain-resnet10|small-resnet50",
     "tests/models/test_vit.py::test_parameter_count_is_deits_without_its_classifier_and_class_token": "vit_tiny-.*",
     "tests/pairwise/test_blockwise.py::test_equals_dense": "one shift-9-9-4-.*|a shift for each row-10-7-3-.*",
     "tests/pairwise/test_closures.py::test_anchors_that_are_the_candidates": "jit_first|scanned_last",

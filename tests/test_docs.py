@@ -1,17 +1,24 @@
 """The documentation's examples run, its commands are accepted, and the counts that it states are right."""
 
 import ast
+import importlib
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from flax import nnx
 
+from contrastive_jax import models
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
-from contrastive_jax.jobs import parts, validation, workdir
+from contrastive_jax.jobs import parts, validation, weights, workdir
 from tests.command_line import parse
+from tests.jobs.support import QUICK, save_start
+from tests.jobs.support import config as config_with
 from tests.losses import table
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +108,49 @@ def test_the_four_remedies_are_accepted(tmp_path):
     assert len(runs) == 6
     for _, options in runs:
         assert_is_accepted(always + options, tmp_path)
+
+
+ENCODER = (DOCS / "encoder.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def with_a_run(tmp_path_factory):
+    """A working directory with the run and the files that docs/encoder.md names."""
+    folder = tmp_path_factory.mktemp("encoder")
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), np.uint8)
+    np.savez(folder / "images.npz", image=images, label=np.arange(60) % 3)
+    with jax.numpy_dtype_promotion("standard"):
+        save_start(config_with(**QUICK), folder / "runs" / "digits")
+    return folder
+
+
+def test_the_encoder_in_hand(with_a_run, monkeypatch):
+    monkeypatch.chdir(with_a_run)
+    commands = re.findall(r"^python -m experiments\.(embed|evaluate|export) (.*)$", ENCODER, re.MULTILINE)
+    assert [name for name, _ in commands] == ["embed", "evaluate", "export"]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for name, arguments in commands:
+            importlib.import_module(f"experiments.{name}").main(shlex.split(arguments))
+        blocks = [block for block in re.findall(r"```python\n(.*?)```", ENCODER, re.DOTALL) if "torch" not in block]
+        assert len(blocks) == 3
+        for block in blocks:
+            exec(compile(block, "encoder.md", "exec"), {})
+    assert {"embeddings.npz", "encoder.safetensors"} <= {path.name for path in with_a_run.iterdir()}
+
+
+def test_what_the_page_shows_in_pytorch(tmp_path, monkeypatch):
+    torchvision, torch = pytest.importorskip("torchvision"), pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    torch.save(torchvision.models.resnet18().state_dict(), "resnet18.pth")
+    out, back = (block for block in re.findall(r"```python\n(.*?)```", ENCODER, re.DOTALL) if "import torch" in block)
+    exec(compile(back, "encoder.md", "exec"), {})
+    encoder = models.ENCODERS["resnet18"]((32, 32, 3), stem="plain", rngs=nnx.Rngs(0))
+    weights.load_into(encoder, "resnet18.safetensors")
+    weights.write("resnet18.safetensors", models.to_torchvision(encoder), {})
+    names = {}
+    exec(compile(out, "encoder.md", "exec"), names)
+    found = names["model"].state_dict()["conv1.weight"].numpy()
+    np.testing.assert_array_equal(found, models.to_torchvision(encoder)["conv1.weight"])
 
 
 def test_the_number_of_losses():

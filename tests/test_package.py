@@ -67,6 +67,10 @@ def test_every_part_is_an_attribute(part):
     assert part in dir(contrastive_jax)
 
 
+def test_the_function_that_loads_is_there():
+    assert "load" in dir(contrastive_jax) and contrastive_jax.load.__module__ == "contrastive_jax.jobs.loading"
+
+
 def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'contrastive_jax' has no attribute 'loses'"):
         _ = contrastive_jax.loses

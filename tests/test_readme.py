@@ -13,6 +13,7 @@ import pytest
 from contrastive_jax import losses
 from contrastive_jax.jobs import job as job_lib
 from tests.command_line import parse
+from tests.jobs.support import save_start, small
 
 README = Path("README.md").read_text()
 COMMANDS = re.findall(r"python -m experiments\.train [^\n`]*", README)
@@ -46,7 +47,11 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_python_examples(code):
+def test_python_examples(code, tmp_path, monkeypatch):
+    if "contrastive_jax.load(" in code:
+        monkeypatch.chdir(tmp_path)
+        with jax.numpy_dtype_promotion("standard"):
+            save_start(small(), tmp_path / "runs" / "digits")
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(code, "README.md", "exec"), {})
 

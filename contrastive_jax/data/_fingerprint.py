@@ -10,6 +10,7 @@ import numpy as np
 from contrastive_jax.data._check import take
 from contrastive_jax.data._source import Source, labels_of, num_classes_of
 from contrastive_jax.data._stored import ArraySource, ReadSource
+from contrastive_jax.data._whole import FolderSource, WholeSource
 
 HASHED_BYTES = 2**30
 _SAMPLE = 64
@@ -97,8 +98,10 @@ def _labels_digest(source: Source) -> str | None:
 
 
 def _content(source: Source) -> str:
-    if isinstance(source, ReadSource):
+    if isinstance(source, ReadSource | FolderSource):
         return source.identity()
+    if isinstance(source, WholeSource):
+        return "; ".join(_content(part) for part in source.sources)
     if isinstance(source, ArraySource) and source.images.nbytes <= HASHED_BYTES:
         return f"pixels {_digest(source.images)}"
     indices = np.unique(np.linspace(0, len(source) - 1, _SAMPLE).round().astype(np.int64))

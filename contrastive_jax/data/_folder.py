@@ -6,7 +6,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,12 @@ _CHANNELS = 3
 
 
 def open_folder(
-    path: str, splits: tuple[str, ...], *, image_size: int | None, stored_size: int | None
+    path: str, splits: tuple[str, ...], *, image_size: int | None, stored_size: int | None, cache_bytes: float
 ) -> dict[str, _stored.ReadSource]:
     """The splits of the images under `path`, as RGB; those without a test split are split 80/20 in each class.
 
-    What was passed over is said in one line on standard error. Reads the header of every file of both splits.
+    What was passed over is said in one line on standard error. Reads the header of every file of both splits, and
+    whether its end is there.
     """
     name, root = f"folder:{path}", str(Path(path).expanduser())
     layout = _layout.read_layout(root)
@@ -38,8 +38,11 @@ def open_folder(
     if layout.notes:
         count = sum(len(split.paths) for split in files.values())
         print("; ".join([f"{name}: read {count} images", *layout.notes]), file=sys.stderr)
+    keep = _stored.fits(sum(len(files[split].paths) for split in splits), image_shape, cache_bytes)
     return {
-        split: _source(name, root, files[split], image_shape, stored_size=side, num_classes=layout.num_classes)
+        split: _source(
+            name, root, files[split], image_shape, stored_size=side, num_classes=layout.num_classes, keep=keep
+        )
         for split in splits
     }
 
@@ -52,6 +55,7 @@ def _source(
     *,
     stored_size: int | None,
     num_classes: int,
+    keep: bool,
 ) -> _stored.ReadSource:
     def read(indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:
@@ -73,6 +77,7 @@ def _source(
         image_shape=image_shape,
         num_classes=num_classes,
         identity=identity,
+        keep=keep,
     )
 
 
@@ -85,8 +90,8 @@ def _digest_of_files(paths: list[str], root: str) -> str:
 
 
 def _shapes(paths: list[str]) -> set[tuple[int, int]]:
-    with ThreadPoolExecutor() as pool:
-        return set(pool.map(_header, paths))
+    found = _stored.map_parts(lambda part: {_header(paths[index]) for index in part}, np.arange(len(paths)))
+    return set().union(*found)
 
 
 def _header(path: str) -> tuple[int, int]:
@@ -101,5 +106,5 @@ def _header(path: str) -> tuple[int, int]:
 def _broken(path: str, error: Exception) -> SourceError:
     return SourceError(
         f"{path}: expected a whole {_pixels.FORMATS}, got an image that cannot be read ({reason(error)}); "
-        "replace or remove it"
+        "restore, replace or remove it"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,6 +20,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would 
 FORMATS = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
 _MAX_PIXELS = 89_478_485  # Pillow only warns beyond its limit, this one, and refuses beyond twice as many
 _SIXTEEN_BITS_AS_I = ("PNG", "PPM")  # formats without 32 bits, whose 16 Pillow may hold in 32
+_JPEG = ("JPEG", "MPO")  # Pillow's name for a JPEG that more pictures follow, as phones write them
+_ENDS = {**dict.fromkeys(_JPEG, b"\xff\xd9"), "PNG": b"IEND\xaeB`\x82"}
 _DRAFT_GAP = 2  # a JPEG is decoded at least so many times larger than stored, so that resampling still averages
 
 
@@ -47,7 +50,7 @@ def decode(file: str | BinaryIO, *, shape: tuple[int, int, int], stored_size: in
     otherwise whatever Pillow raises for a file that is not a whole image.
     """
     with _open(file) as image:
-        if stored_size is not None and image.format == "JPEG":
+        if stored_size is not None and image.format in _JPEG:
             image.draft(None, (_DRAFT_GAP * stored_size, _DRAFT_GAP * stored_size))  # decodes fewer pixels
         array = _to_array(image, channels=shape[-1], stored_size=stored_size)
     if array.shape != shape:
@@ -56,9 +59,27 @@ def decode(file: str | BinaryIO, *, shape: tuple[int, int, int], stored_size: in
 
 
 def header(file: str) -> tuple[int, int]:
-    """(height, width) of the image in `file`, without decoding it."""
+    """(height, width) of the image in `file`, without decoding it; raises for a JPEG or PNG that is cut short.
+
+    Such a file lacks the mark of its end. Some writers leave bytes after the mark: only those files are decoded.
+    """
     with _open(file) as image:
-        return image.height, image.width
+        size = image.height, image.width
+        end = _ENDS.get(image.format or "")
+        if end is not None and not _ends_with(image, end):
+            image.draft(None, (1, 1))  # as few pixels of it as there can be
+            image.load()
+        return size
+
+
+def _ends_with(image: Any, end: bytes) -> bool:
+    """Whether the file of an image that is open, and not decoded yet, ends with these bytes."""
+    position = image.fp.tell()
+    try:
+        image.fp.seek(-len(end), os.SEEK_END)
+        return image.fp.read() == end
+    finally:
+        image.fp.seek(position)
 
 
 @contextlib.contextmanager
@@ -84,10 +105,11 @@ def _to_array(image: Image.Image, *, channels: int, stored_size: int | None) -> 
     image = _to_mode(image, _MODES[channels])
     if stored_size is not None and image.size != (stored_size, stored_size):
         # The centre square is all that a shorter-side resize and a centre crop would keep; one resampling makes both.
+        # Pillow's bilinear filter widens with the reduction, as torchvision's Resize does on PIL images.
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
-        image = image.resize((stored_size, stored_size), _pillow().Resampling.BICUBIC, box=box)
+        image = image.resize((stored_size, stored_size), _pillow().Resampling.BILINEAR, box=box)
     return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
 
 

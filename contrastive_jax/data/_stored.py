@@ -1,11 +1,13 @@
-"""Where images are kept: in memory, or read when they are first needed; and at which size."""
+"""Where images are kept: in memory, or read whenever they are needed; and at which size."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,9 +15,12 @@ from contrastive_jax.data import _check, _pixels
 from contrastive_jax.data._source import Source, labels_of, name_of, num_classes_of
 from contrastive_jax.errors import SourceError
 
-CACHE_BYTES = 2**30
-_NUM_READERS = min(16, os.cpu_count() or 1)
+CACHE_BYTES = 2**31
+_NUM_READERS = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+_MOST_AT_ONCE = 64  # images of one task of a thread: whoever fails or is no longer wanted leaves few of them to do
 _READERS = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="contrastive-jax-read")  # no thread until it is used
+
+_Result = TypeVar("_Result")
 
 
 class ArraySource:
@@ -61,7 +66,7 @@ class ArraySource:
 
 
 class ReadSource:
-    """A source that reads an image when it is first needed, and keeps it if the whole split fits in memory.
+    """A source that reads an image when it is needed, in threads, and keeps it if it is told to.
 
     Args:
         name: what was loaded.
@@ -71,7 +76,7 @@ class ReadSource:
         image_shape: (h, w, c) of every image.
         num_classes: how many classes the labels count.
         identity: what identifies the images without reading them.
-        cache_bytes: images are kept once read if all of them need no more than this.
+        keep: whether images are kept in memory once read; or else each is read whenever it is needed.
     """
 
     def __init__(
@@ -84,7 +89,7 @@ class ReadSource:
         image_shape: tuple[int, int, int],
         num_classes: int,
         identity: Callable[[], str],
-        cache_bytes: int = CACHE_BYTES,
+        keep: bool,
     ):
         self.name = name
         self.image_shape = image_shape
@@ -93,7 +98,12 @@ class ReadSource:
         self._read = read
         self._labels = labels
         self._length = length
-        self._cache = _Cache(length, image_shape) if length * int(np.prod(image_shape)) <= cache_bytes else None
+        self._cache = _Cache(name, length, image_shape) if keep else None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether images are kept in memory once read."""
+        return self._cache is not None
 
     @property
     def reads_labels(self) -> bool:
@@ -127,14 +137,32 @@ class ReadSource:
         if len(indices) == 1:
             read_part(np.arange(1))
         elif len(indices) > 1:
-            list(_READERS.map(read_part, np.array_split(np.arange(len(indices)), min(len(indices), _NUM_READERS))))
+            map_parts(read_part, np.arange(len(indices)))
+
+
+def map_parts(fn: Callable[[np.ndarray], _Result], positions: np.ndarray) -> list[_Result]:
+    """`fn` of every part of `positions`, in the threads that read; the first error ends it."""
+    parts = np.array_split(positions, max(min(len(positions), _NUM_READERS), -(-len(positions) // _MOST_AT_ONCE)))
+    return list(_READERS.map(fn, parts))
+
+
+def fits(count: int, image_shape: tuple[int, int, int], cache_bytes: float) -> bool:
+    """Whether so many images need no more memory than `cache_bytes`."""
+    return count * math.prod(image_shape) <= cache_bytes
 
 
 class _Cache:
     """Room for every image of a split; the operating system gives the memory only as images arrive."""
 
-    def __init__(self, length: int, image_shape: tuple[int, int, int]):
-        self.images = np.empty((length, *image_shape), np.uint8)
+    def __init__(self, name: str, length: int, image_shape: tuple[int, int, int]):
+        try:
+            self.images = np.empty((length, *image_shape), np.uint8)
+        except MemoryError as error:
+            gigabytes = length * math.prod(image_shape) / 2**30
+            raise SourceError(
+                f"{name}: expected {gigabytes:.1f} GiB of memory for the images, which cache_bytes allows, got none; "
+                "lower cache_bytes (of a run config.data.cache_gib) to decode them whenever they are needed"
+            ) from error
         self.known = np.zeros(length, bool)
 
 

@@ -27,6 +27,7 @@ def open_tfds(
     image_size: int | None,
     stored_size: int | None,
     data_dir: str | os.PathLike[str] | None,
+    cache_bytes: float,
 ) -> dict[str, _stored.ReadSource]:
     """The splits of the TFDS data set `name`, or `name/config:version`, prepared beforehand."""
     what = f"tfds:{name}"
@@ -39,9 +40,10 @@ def open_tfds(
     side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=what)
     shape = (height, width, channels) if side is None else (side, side, channels)
     num_classes = features["label"].num_classes
+    records = {split: _records(tfds, name, builder, split) for split in splits}
+    keep = _stored.fits(sum(map(len, records.values())), shape, cache_bytes)
     return {
-        split: _source(what, builder, _records(tfds, name, builder, split), split, shape, side, num_classes)
-        for split in splits
+        split: _source(what, builder, records[split], split, shape, side, num_classes, keep=keep) for split in splits
     }
 
 
@@ -53,6 +55,8 @@ def _source(
     shape: tuple[int, int, int],
     side: int | None,
     num_classes: int,
+    *,
+    keep: bool,
 ) -> _stored.ReadSource:
     def read(indices: list[int]) -> Iterator[np.ndarray]:
         for index, record in zip(indices, records.__getitems__(indices), strict=True):
@@ -75,6 +79,7 @@ def _source(
         image_shape=shape,
         num_classes=num_classes,
         identity=lambda: f"tfds {builder.info.full_name} {split}",
+        keep=keep,
     )
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
 
-from contrastive_jax import extras
-from contrastive_jax.data._check import take
-from contrastive_jax.data._source import Source, labels_of, name_of
+from contrastive_jax.data._ahead import Ahead, Batch, Stopped, batch_bytes, make_reader, num_ahead
+from contrastive_jax.data._source import Source, name_of
 
 PARTITIONS = ("reshuffled", "fixed")
 
-Batch = dict[str, np.ndarray]
+_MOST_ASSEMBLED, _MOST_PLACED = 4, 2  # batches ahead of the one in use: on the host, on the devices
 _Host = TypeVar("_Host")
 _Placed = TypeVar("_Placed")
 
@@ -103,8 +103,8 @@ def iterate(
     process_count: int = 1,
     positions: np.ndarray | None = None,
     num_threads: int = 2,
-    buffer_size: int = 4,
-) -> Iterator[Batch]:
+    buffer_size: int | None = None,
+) -> Ahead:
     """Yield this process's part of the batches of steps start, ..., stop - 1.
 
     Process p of P reads positions [p B/P, (p+1) B/P) of each batch of B: the parts of all processes, in order, are
@@ -119,11 +119,13 @@ def iterate(
         process_count: the number of processes, which divides `update_size`.
         positions: [B], where in the batch each instance is taken from, if it is to be laid out in another order.
         num_threads: batches assembled at once; a source that decodes images does so in threads of its own besides.
-        buffer_size: batches assembled ahead of the one in use.
+        buffer_size: batches assembled ahead of the one in use; by default 4, or as many as fit in 1 GiB, but at
+            least 1.
 
     Returns:
         An iterator of dicts: `image` uint8 [B/P, h, w, c], `id` int32 [B/P], `epoch` int32 [] and, where the
-        source has labels, `label` int32 [B/P]. Closing it stops its threads.
+        source has labels, `label` int32 [B/P]. At most `buffer_size` + 1 of them are in memory besides those that the
+        caller keeps. Closing it stops its threads; `is_ready()` says whether the next one is assembled.
 
     Raises:
         ValueError: the order and the source differ in size, or the batch cannot be shared equally.
@@ -140,12 +142,13 @@ def iterate(
     local_size = order.update_size // process_count
     part = slice(process_index * local_size, (process_index + 1) * local_size)
     own = (np.arange(order.update_size) if positions is None else positions)[part]
-    read = _reader(source)
+    read = make_reader(source)
 
-    def assemble(step: int) -> Batch:
-        return read(order.indices(step)[own]) | {"epoch": np.array(order.epoch(step), np.int32)}
+    def assemble(step: int, stopped: Stopped) -> Batch:
+        return read(order.indices(step)[own], stopped) | {"epoch": np.array(order.epoch(step), np.int32)}
 
-    return _assembled(assemble, range(start, stop), num_threads=num_threads, buffer_size=buffer_size)
+    buffer_size = _buffer_size(source, local_size) if buffer_size is None else buffer_size
+    return Ahead(assemble, range(start, stop), num_threads=num_threads, buffer_size=buffer_size)
 
 
 def sequential(
@@ -154,8 +157,8 @@ def sequential(
     *,
     indices: np.ndarray | None = None,
     num_threads: int = 2,
-    buffer_size: int = 4,
-) -> Iterator[Batch]:
+    buffer_size: int | None = None,
+) -> Ahead:
     """Yield every image once, in order, in batches of one shape.
 
     Args:
@@ -163,7 +166,7 @@ def sequential(
         batch_size: instances in a batch.
         indices: int [n > 0], the instances to yield, in this order; by default all.
         num_threads: batches assembled at once.
-        buffer_size: batches assembled ahead of the one in use.
+        buffer_size: batches assembled ahead of the one in use, by default as for `iterate`.
 
     Returns:
         An iterator of dicts: `image` uint8 [batch_size, h, w, c], `id` int32 [batch_size], `mask` bool [batch_size]
@@ -174,53 +177,74 @@ def sequential(
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
 
     chosen = np.arange(len(source)) if indices is None else indices
-    read = _reader(source)
+    read = make_reader(source)
 
-    def assemble(start: int) -> Batch:
+    def assemble(start: int, stopped: Stopped) -> Batch:
         positions = np.arange(start, start + batch_size)
         mask = positions < len(chosen)
-        return read(chosen[np.minimum(positions, len(chosen) - 1)]) | {"mask": mask}
+        return read(chosen[np.minimum(positions, len(chosen) - 1)], stopped) | {"mask": mask}
 
-    return _assembled(assemble, range(0, len(chosen), batch_size), num_threads=num_threads, buffer_size=buffer_size)
+    buffer_size = _buffer_size(source, batch_size) if buffer_size is None else buffer_size
+    return Ahead(assemble, range(0, len(chosen), batch_size), num_threads=num_threads, buffer_size=buffer_size)
 
 
-def prefetch(iterator: Iterable[_Host], place: Callable[[_Host], _Placed], size: int = 2) -> Iterator[_Placed]:
+def _buffer_size(source: Source, batch_size: int) -> int:
+    return max(1, num_ahead(batch_bytes(source, batch_size), _MOST_ASSEMBLED))
+
+
+def prefetch(
+    iterator: Iterable[_Host],
+    place: Callable[[_Host], _Placed],
+    size: int = 2,
+    *,
+    waiting: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Generator[_Placed, None, None]:
     """Yield `place(batch)` of every batch, with the next `size` already on their way to the devices.
 
+    A batch that is placed never waits for a later one: where the next is not assembled yet, fewer are on their way. At
+    most `size` + 2 placed batches are in memory, that of the caller included. Closing the generator closes `iterator`.
+
     Args:
-        iterator: batches on the host.
+        iterator: batches on the host. If it has `is_ready`, as that of `iterate`, it is asked for no batch before its
+            time.
         place: starts the transfer of a batch to the devices and returns without waiting, as `jax.device_put` does.
         size: placed batches in flight besides the one in use.
+        waiting: makes a context that is entered for as long as there is no batch to yield.
     """
     batches = iter(iterator)
+    is_ready = getattr(batches, "is_ready", lambda: True)
     placed: collections.deque[_Placed] = collections.deque()
     try:
-        for batch in batches:
-            placed.append(place(batch))
-            if len(placed) > size:
-                yield placed.popleft()
-        while placed:
+        while True:
+            while len(placed) <= size and (is_ready() or not placed):
+                with contextlib.nullcontext() if is_ready() else waiting():
+                    batch = next(batches, None)
+                if batch is None:
+                    yield from _drain(placed)
+                    return
+                placed.append(place(batch))
+                del batch
             yield placed.popleft()
     finally:
         if hasattr(batches, "close"):
             batches.close()
 
 
-def _reader(source: Source) -> Callable[[np.ndarray], Batch]:
-    labels = labels_of(source)  # before any thread starts: they may have to be read
-
-    def read(indices: np.ndarray) -> Batch:
-        batch = {"image": take(source, indices), "id": indices.astype(np.int32)}
-        return batch if labels is None else batch | {"label": labels[indices]}
-
-    return read
+def _drain(placed: collections.deque[_Placed]) -> Iterator[_Placed]:
+    while placed:
+        yield placed.popleft()
 
 
-def _assembled(assemble: Callable[[int], Batch], keys: range, *, num_threads: int, buffer_size: int) -> Iterator[Batch]:
-    grain = extras.require("grain", extra="train", what="reading batches")
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size)
-    batches = iter(grain.MapDataset.source(keys).map(assemble).to_iter_dataset(options))
-    try:
-        yield from batches
-    finally:
-        batches.close()
+def num_placed(source: Source, batch_size: int) -> int:
+    """How many batches of a source wait on the devices besides the one in use: 2, or as many as fit in 1 GiB.
+
+    Args:
+        source: where the images come from.
+        batch_size: instances in a batch of this process.
+
+    Example:
+        >>> from contrastive_jax.data import sources
+        >>> num_placed(sources.load("digits", split="train"), 256)
+        2
+    """
+    return num_ahead(batch_bytes(source, batch_size), _MOST_PLACED)

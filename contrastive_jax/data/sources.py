@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,22 +15,28 @@ from contrastive_jax.data._folder import open_folder
 from contrastive_jax.data._npz import open_npz
 from contrastive_jax.data._own import open_own
 from contrastive_jax.data._source import SPLITS, Source, labels_of, name_of, num_classes_of
-from contrastive_jax.data._stored import ArraySource
+from contrastive_jax.data._stored import CACHE_BYTES, ArraySource, ReadSource
 from contrastive_jax.data._tfds import open_tfds
+from contrastive_jax.data._whole import WholeSource, open_whole_folder, open_whole_npz, store
 from contrastive_jax.errors import SourceError
 
 __all__ = [
     "ArraySource",
     "Source",
     "Splits",
+    "bytes_to_keep",
     "check",
     "compare_fingerprints",
     "fingerprint",
+    "is_kept",
     "labels_of",
     "load",
     "load_splits",
+    "load_whole",
     "name_of",
+    "names_of",
     "num_classes_of",
+    "store",
     "take",
 ]
 
@@ -51,6 +58,7 @@ def load(
     image_size: int | None = None,
     stored_size: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: float = CACHE_BYTES,
 ) -> Source:
     """Open one split of a data set.
 
@@ -60,10 +68,6 @@ def load(
       channel: sixteen become the higher eight; greyscale, CMYK and palettes are converted; transparency, and an
       orientation in the metadata, are ignored; of an animation it is the first picture.
     - `npz:PATH`: arrays `image`, `label` and perhaps `image_test`, `label_test`.
-
-    A file that cannot be read so is refused by its name: one that is cut short, whose pixels are 32-bit numbers, that
-    has more than 89 million of them, or, an .npz, that would expand to more than 1 GiB and a hundred times its size. No
-    pickle is ever loaded.
 
     - `package.module:function`: the function is imported, called with "train" and with "test", and returns a source:
       any object with `__len__`, `image_shape` and `take`, see `Source`.
@@ -85,6 +89,9 @@ def load(
             to, in place of that rule.
         data_dir: where TensorFlow Datasets keeps its data; by default the environment's TFDS_DATA_DIR, then its own
             default. Other sources ignore it.
+        cache_bytes: images of a folder or of TFDS are kept in memory once they are decoded, if all that are opened
+            need no more than this, as uint8; if they need more, each is decoded whenever it is needed. The images are
+            the same. Other sources ignore it.
 
     Returns:
         The split, all of whose images share one shape.
@@ -102,7 +109,15 @@ def load(
     """
     if split not in SPLITS:
         raise SourceError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    return _open(spec, (split,), image_size=image_size, stored_size=stored_size, data_dir=data_dir)[split]
+    opened = _open(
+        spec,
+        (split,),
+        image_size=image_size,
+        stored_size=stored_size,
+        data_dir=data_dir,
+        cache_bytes=cache_bytes,
+    )
+    return opened[split]
 
 
 def load_splits(
@@ -111,11 +126,12 @@ def load_splits(
     image_size: int | None = None,
     stored_size: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: float = CACHE_BYTES,
 ) -> Splits:
     """Open both splits of a data set at once: folders are listed, and own functions called, once.
 
     Args:
-        spec, image_size, stored_size, data_dir: as for `load`.
+        spec, image_size, stored_size, data_dir, cache_bytes: as for `load`.
 
     Returns:
         (train, test), whose images share one shape.
@@ -128,7 +144,90 @@ def load_splits(
         >>> len(train), len(test)
         (1437, 360)
     """
-    return Splits(**_open(spec, SPLITS, image_size=image_size, stored_size=stored_size, data_dir=data_dir))
+    opened = _open(
+        spec,
+        SPLITS,
+        image_size=image_size,
+        stored_size=stored_size,
+        data_dir=data_dir,
+        cache_bytes=cache_bytes,
+    )
+    return Splits(**opened)
+
+
+def bytes_to_keep(*splits: Source) -> int:
+    """The `cache_bytes` that would keep these splits in memory; 0 if none of them is decoded whenever it is needed.
+
+    Args:
+        splits: sources of one data set.
+
+    Returns:
+        Bytes of all images of those that `load` or `load_splits` opened, and does not keep.
+
+    Example:
+        >>> bytes_to_keep(load("digits", split="train"))
+        0
+    """
+    again = [source for source in splits if isinstance(source, ReadSource) and not source.is_kept]
+    return sum(len(source) * math.prod(source.image_shape) for source in again)
+
+
+def is_kept(source: Source) -> bool:
+    """Whether a source of `load` or `load_splits` decodes each image once, and keeps it in memory from then on.
+
+    Args:
+        source: any source.
+
+    Example:
+        >>> is_kept(load("digits", split="train"))  # in memory before anything is decoded
+        False
+    """
+    return isinstance(source, ReadSource) and source.is_kept
+
+
+def load_whole(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    stored_size: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Source:
+    """Open every image of a data set as one source, for what encodes them all; `names_of` says which is which.
+
+    - `folder:PATH`: every image below PATH at any depth, in the order of their paths. Labels are there if each image
+      lies in a class, as `load` reads them.
+    - `npz:PATH`: the images of `image`, then of `image_test`, in the order of the file; labels if both have them.
+    - Any other: the training split, then the test split.
+
+    Args:
+        spec, image_size, stored_size, data_dir: as for `load`.
+
+    Raises:
+        SourceError, MissingExtraError: as `load`.
+
+    Example:
+        >>> whole = load_whole("digits")
+        >>> len(whole), names_of(whole)[1436:1438]
+        (1797, ['train/1436', 'test/0'])
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "folder" and rest:
+        return open_whole_folder(rest, image_size=image_size, stored_size=stored_size)
+    if kind == "npz" and rest:
+        return open_whole_npz(rest, image_size=image_size, stored_size=stored_size)
+    splits = load_splits(spec, image_size=image_size, stored_size=stored_size, data_dir=data_dir)
+    return WholeSource([(name, getattr(splits, name)) for name in SPLITS])
+
+
+def names_of(source: Source) -> list[str]:
+    """What calls each image of a source, in order: its `names`, such as paths of files, else its index.
+
+    Example:
+        >>> names_of(ArraySource(np.zeros((2, 8, 8), np.uint8)))
+        ['0', '1']
+    """
+    names = getattr(source, "names", None)
+    return [str(index) for index in range(len(source))] if names is None else [str(name) for name in names]
 
 
 def _open(
@@ -138,15 +237,17 @@ def _open(
     image_size: int | None,
     stored_size: int | None,
     data_dir: str | os.PathLike[str] | None,
+    cache_bytes: float,
 ) -> Mapping[str, Source]:
     kind, _, rest = spec.partition(":")
     match kind, bool(rest):
         case "digits", False:
             return open_digits(image_size=image_size, stored_size=stored_size)
         case "tfds", True:
-            return open_tfds(rest, splits, image_size=image_size, stored_size=stored_size, data_dir=data_dir)
+            sizes = {"image_size": image_size, "stored_size": stored_size}
+            return open_tfds(rest, splits, **sizes, data_dir=data_dir, cache_bytes=cache_bytes)
         case "folder", True:
-            return open_folder(rest, splits, image_size=image_size, stored_size=stored_size)
+            return open_folder(rest, splits, image_size=image_size, stored_size=stored_size, cache_bytes=cache_bytes)
         case "npz", True:
             return open_npz(rest, image_size=image_size, stored_size=stored_size)
     if kind not in _KINDS and parts.is_part(spec):

@@ -142,13 +142,13 @@ def plain_view(images: jax.Array, *, config: ViewConfig) -> jax.Array:
     The side of the square is 7/8 of the shorter side of the image, or all of it if that is at most `config.size`.
 
     Args:
-        images: uint8 [b, h, w, c].
+        images: uint8 [b, h, w, c], or floats in [0, 1] of the same shape.
         config: gives size, mean and std.
 
     Returns:
         float32 [b, size, size, c].
     """
-    _check_images(images, config)
+    _check_images(images, config, floats=True)
     height, width = images.shape[1:3]
     shorter = min(height, width)
     side = shorter * _EVALUATION_CROP if shorter > config.size else shorter
@@ -192,9 +192,13 @@ def _between(draw: jax.Array, low: float | jax.Array, high: float | jax.Array) -
     return low + (high - low) * draw
 
 
-def _check_images(images: jax.Array, config: ViewConfig) -> None:
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != jnp.uint8:
-        raise ValueError(f"images: expected uint8 [b, h, w, c] with c 1 or 3, got {images.dtype} {list(images.shape)}")
+def _check_images(images: jax.Array, config: ViewConfig, *, floats: bool = False) -> None:
+    of_right_dtype = images.dtype == jnp.uint8 or (floats and jnp.issubdtype(images.dtype, jnp.floating))
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not of_right_dtype:
+        expected = "uint8 or floats" if floats else "uint8"
+        raise ValueError(
+            f"images: expected {expected} [b, h, w, c] with c 1 or 3, got {images.dtype} {list(images.shape)}"
+        )
     for name in ("mean", "std"):
         count = np.size(getattr(config, name))
         if count not in (1, images.shape[-1]):
@@ -218,8 +222,9 @@ def _view(draws: _Draws, image: jax.Array, config: ViewConfig) -> jax.Array:
 
 
 def _to_unit(image: jax.Array) -> jax.Array:
-    """uint8 [h, w, c] as float32 [c, h, w] in [0, 1]."""
-    return jnp.moveaxis(image, -1, 0).astype(jnp.float32) / 255
+    """uint8 [h, w, c], or floats in [0, 1], as float32 [c, h, w] in [0, 1]."""
+    unit = jnp.moveaxis(image, -1, 0).astype(jnp.float32)
+    return unit / 255 if image.dtype == jnp.uint8 else unit
 
 
 def _to_output(image: jax.Array, config: ViewConfig) -> jax.Array:

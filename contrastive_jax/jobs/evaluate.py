@@ -8,17 +8,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from contrastive_jax import evaluation, metrics, models, pairwise
 from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import parts
+from contrastive_jax.jobs.encoder import compute_features
 from contrastive_jax.jobs.job import Job
 from contrastive_jax.jobs.logs import rows
 from contrastive_jax.training.state import TrainState
 
 MAX_TEST_IMAGES = 10_000
 MAX_TRAINING_PAIRS = 5_000  # Lee 2025, Table 1
+MAX_RAW_PIXELS_GIB = 4
 UNTRAINED, TRAINED = "untrained encoder", "trained encoder"
 
 
@@ -84,8 +87,10 @@ def _features(job: Job) -> Callable[[TrainState, jax.Array], jax.Array]:
     """(encoder, images) -> features of the un-augmented images."""
 
     def features(encoder: TrainState, images: jax.Array) -> jax.Array:
-        plain = views.plain_view(images, config=job.program.view_config)
-        return models.features(job.program.graphdef, encoder.params.model, encoder.model_state, plain)
+        program = job.program
+        return compute_features(
+            program.graphdef, program.view_config, encoder.params.model, encoder.model_state, images
+        )
 
     return features
 
@@ -96,7 +101,7 @@ def _score(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Sc
         return {}
     features = jax.jit(_features(job))
     representations: dict[str, Callable[..., jax.Array]] = (
-        {"raw pixels": evaluation.raw_pixels} if job.config.evaluation.raw_pixels else {}
+        {"raw pixels": evaluation.raw_pixels} if scores_raw_pixels(job.config, job.train, job.test) else {}
     )
     representations |= {name: functools.partial(features, encoder) for name, encoder in encoders.items()}
     scores = {}
@@ -107,18 +112,37 @@ def _score(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Sc
     return scores
 
 
+def scores_raw_pixels(config: ConfigDict, train: sources.Source, test: sources.Source) -> bool:
+    """Whether the pixels themselves are scored: if the configuration says so, and they fit. Prints why not."""
+    if not config.evaluation.raw_pixels:
+        return False
+    gigabytes = (len(train) + len(test)) * np.prod(train.image_shape) * 4 / 2**30
+    if gigabytes > MAX_RAW_PIXELS_GIB:
+        print(
+            f"Skipping the scores of raw pixels: as features they would take {gigabytes:.1f} GiB, more than "
+            f"{MAX_RAW_PIXELS_GIB}.",
+            file=sys.stderr,
+        )
+    return bool(gigabytes <= MAX_RAW_PIXELS_GIB)
+
+
 def settings(job: Job) -> evaluation.Settings:
     """How the run's representations are evaluated."""
-    e = job.config.evaluation
+    return make_settings(job.config, job.train)
+
+
+def make_settings(config: ConfigDict, train: sources.Source) -> evaluation.Settings:
+    """How representations of these training images are evaluated by the settings of a configuration."""
+    e = config.evaluation
     return evaluation.Settings(
-        num_classes=sources.num_classes_of(job.train) or 0,
+        num_classes=sources.num_classes_of(train) or 0,
         probe_epochs=e.probe_epochs,
         probe_learning_rate=e.probe_learning_rate,
-        knn_neighbours=min(e.knn_neighbours, len(job.train)),
+        knn_neighbours=min(e.knn_neighbours, len(train)),
         knn_temperature=e.knn_temperature,
         labels_per_class=e.labels_per_class,
         draws=e.draws,
-        seed=job.config.seed,
+        seed=config.seed,
     )
 
 
@@ -127,32 +151,60 @@ def _project(job: Job) -> Callable[[TrainState, jax.Array, jax.Array], jax.Array
     program = job.program
 
     def project(encoder: TrainState, images: jax.Array, ids: jax.Array) -> jax.Array:
-        pair = views.random_views(
-            images, ids, seed=program.seed, epoch=views.EVALUATION_EPOCH, config=program.view_config
-        )
-        images = pair.reshape(-1, *pair.shape[2:])
-        projections, _ = models.apply(program.graphdef, encoder.params.model, encoder.model_state, images, train=False)
-        return jnp.stack(jnp.split(pairwise.normalize(projections), 2))
+        model = program.graphdef, encoder.params.model, encoder.model_state
+        return project_views(model, images, ids, view_config=program.view_config, seed=program.seed)
 
     return project
 
 
-def _embedder(job: Job) -> Callable[[TrainState, sources.Source, int], np.ndarray]:
-    """Make a function (encoder, source, max_images) -> unit-norm embeddings [2, n, d] of two views.
+def project_views(
+    model: tuple[Any, Any, Any], images: jax.Array, ids: jax.Array, *, view_config: views.ViewConfig, seed: int
+) -> jax.Array:
+    """The unit-norm embeddings [2, b, d] of two random views of images [b, h, w, c], which training never uses.
 
-    It samples a larger source by the run's seed.
+    Args:
+      model: (graphdef, params, state).
+      images: uint8.
+      ids: int32 [b], of the images.
+      view_config: how the views are made.
+      seed: of the views.
     """
+    pair = views.random_views(images, ids, seed=seed, epoch=views.EVALUATION_EPOCH, config=view_config)
+    projections, _ = models.apply(*model, pair.reshape(-1, *pair.shape[2:]), train=False)
+    return jnp.stack(jnp.split(pairwise.normalize(projections), 2))
+
+
+def _embedder(job: Job) -> Callable[[TrainState, sources.Source, int], np.ndarray]:
+    """Make a function (encoder, source, max_images) -> unit-norm embeddings [2, n, d] of two views."""
     project = jax.jit(_project(job))
 
     def embed(encoder: TrainState, source: sources.Source, max_images: int) -> np.ndarray:
-        chosen = batches.sample(len(source), max_images, seed=job.program.seed)
-        found = [
-            np.asarray(project(encoder, batch["image"], batch["id"]))[:, batch["mask"]]
-            for batch in batches.sequential(source, job.config.evaluation.batch_size, indices=chosen)
-        ]
-        return np.concatenate(found, axis=1)
+        return embed_source(functools.partial(project, encoder), source, max_images, config=job.config)
 
     return embed
+
+
+def embed_source(
+    project: Callable[[np.ndarray, np.ndarray], jax.Array],
+    source: sources.Source,
+    max_images: int,
+    *,
+    config: ConfigDict,
+) -> np.ndarray:
+    """Embeddings [2, n, d] of two views of the images of a source, or of a sample by the run's seed if there are more.
+
+    Args:
+      project: (images [b, ...], ids [b]) -> [2, b, d].
+      source: the images.
+      max_images: how many to embed at most.
+      config: of the run.
+    """
+    chosen = batches.sample(len(source), max_images, seed=config.seed)
+    found = [
+        np.asarray(project(batch["image"], batch["id"]))[:, batch["mask"]]
+        for batch in batches.sequential(source, config.evaluation.batch_size, indices=chosen)
+    ]
+    return np.concatenate(found, axis=1)
 
 
 def summarize(job: Job, found: Evaluation) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
 from contrastive_jax.errors import SourceError, UsageError
 from contrastive_jax.jobs import config as config_lib
-from contrastive_jax.jobs import parts, validation
+from contrastive_jax.jobs import parts, validation, weights
 from contrastive_jax.losses import contract
 from contrastive_jax.training import measure, optimizer
 from contrastive_jax.training import step as step_lib
@@ -65,6 +65,7 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
     devices = len(spmd.devices())
     own = parts.resolve(config, own)
     validation.check(config, own, num_devices=devices)
+    weights.record(config)
     train, test = _open_data(config, own)
     validation.check(config, own, num_devices=devices, train=train)
     _check_labels(config, own, train)
@@ -95,7 +96,11 @@ def _open_data(config: ConfigDict, own: parts.Own) -> sources.Splits:
             found = sources.Splits(own.train, own.train if own.test is None else own.test)
         else:
             found = sources.load_splits(
-                data.source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data.directory
+                data.source,
+                image_size=data.image_size,
+                stored_size=data.stored_size,
+                data_dir=data.directory,
+                cache_bytes=data.cache_gib * 2**30,
             )
             found = found if own.test is None else found._replace(test=own.test)
     except SourceError as error:
@@ -123,12 +128,26 @@ def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> 
                 f"config.loss.name={config.loss.name!r}: expected a source with labels, {source} has none."
             )
         return
+    check_class_sizes(labels, source, labels_per_class=config.evaluation.labels_per_class)
+
+
+def check_class_sizes(labels: np.ndarray, source: str, *, labels_per_class: int) -> None:
+    """Check that every class has the images that the probe on a few labels takes of it.
+
+    Args:
+      labels: int [n], of the training images.
+      source: what they are called in the message.
+      labels_per_class: how many the probe takes.
+
+    Raises:
+      UsageError: a class has fewer.
+    """
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(np.argmin(counts))
-    if counts[rarest] < config.evaluation.labels_per_class:
+    if counts[rarest] < labels_per_class:
         raise UsageError(
-            f"config.evaluation.labels_per_class={config.evaluation.labels_per_class}: expected at most the "
-            f"{counts[rarest]} training images of class {classes[rarest]} of {source}."
+            f"config.evaluation.labels_per_class={labels_per_class}: expected at most the {counts[rarest]} training "
+            f"images of class {classes[rarest]} of {source}."
         )
 
 
@@ -145,7 +164,7 @@ def build(
     """
     shape = (config.data.image_size, config.data.image_size, train.image_shape[-1])
     with _explain(f"config.model.name={config.model.name!r}, config.model.head={config.model.head!r}"):
-        model = _build_model(config, own, shape)
+        model = build_model(config, own, shape)
         graphdef, params, model_state = models.functional(model)
         dimensions = models.num_features(model, shape)
     schedule = optimizer.learning_rate_schedule(
@@ -202,8 +221,18 @@ def _build_optimizer(config: ConfigDict, own: parts.Own, schedule: optax.Schedul
     return given
 
 
-def _build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int, int]) -> nnx.Module:
-    return models.create(
+def build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int, int]) -> models.ContrastiveModel:
+    """The model before the first step: drawn by the run's seed, or with the weights of a file.
+
+    Args:
+      config: of the run.
+      own: its parts; the encoder and the head are resolved.
+      image_shape: (height, width, channels) of the views.
+
+    Raises:
+      UsageError: a part makes no module, or the file of the weights does not fit it.
+    """
+    model = models.create(
         _builder_of(own.encoder),
         image_shape=image_shape,
         head=_builder_of(own.head),
@@ -211,6 +240,9 @@ def _build_model(config: ConfigDict, own: parts.Own, image_shape: tuple[int, int
         head_kwargs=dict(config.model.head_kwargs),
         seed=config.seed,
     )
+    if config.model.weights is not None:
+        weights.load_into(model.encoder, config.model.weights)
+    return model
 
 
 def _builder_of(part: Any) -> Any:

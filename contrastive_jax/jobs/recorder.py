@@ -1,6 +1,7 @@
 """Handles the outputs of each step: logs them, shows them, and stops the run if they are not finite."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -36,6 +37,13 @@ class Recorder:
         self._pending = outputs
         self.step += 1
 
+    @contextlib.contextmanager
+    def wait_for_data(self) -> Iterator[None]:
+        """Wait for the last step; the time from then on, within this context, is one without data for the devices."""
+        jax.block_until_ready(self._pending)
+        with self._bar.wait_for_data():
+            yield
+
     def log_pending(self) -> None:
         """Wait for the last step and log it.
 
@@ -60,7 +68,7 @@ class Recorder:
         )
         self._bar.update(row)
         if self._log is not None:
-            self._log.write(row, outputs.get("distribution"), images_per_second=self._bar.images_per_second)
+            self._log.write(row, outputs.get("distribution"), speed=self._bar.speed)
         if not np.isfinite([row[name] for name in MUST_BE_FINITE]).all():
             self._report(row)
 

@@ -3,10 +3,11 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def run(
 
 def train(
     job: Job, checkpoints: Checkpoints, stop: int, profile: range | None = None
-) -> tuple[TrainState, float | None]:
-    """Take the remaining steps up to `stop`; return the final state and the images per second (None without a step)."""
+) -> tuple[TrainState, dict[str, float | None]]:
+    """Take the remaining steps up to `stop`; return the final state and the speed (of None without a step)."""
     logged = rows.count_logged_steps(job.workdir, num_bins=_num_bins(job))
     state = checkpoints.resume(job.initial, max_step=logged)
     resumed, state = state is not None, job.initial if state is None else state
@@ -96,11 +97,11 @@ def train(
         _save_views(job)
     with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
         if start == stop:
-            return state, None
+            return state, dict.fromkeys(bar.speed)
         recorder = Recorder(job, log, bar, checkpoints)
         with profiler.Profiler(job.workdir / "profile", profile) as tracer:
             state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer)
-        return state, bar.images_per_second
+        return state, {**bar.speed}
 
 
 def _take_steps(
@@ -114,21 +115,22 @@ def _take_steps(
 ) -> TrainState:
     mapped, start = job.mapped, recorder.step
     placed = mapped.place_state(state)
-    for batch in batches.prefetch(_host_batches(job, start, stop), mapped.place_batch):
-        tracer.before(recorder.step, placed)
-        placed, outputs = mapped.step(placed, batch)
-        recorder.add(mapped.read(outputs))
-        taken = recorder.step
-        asked = watch.asked(taken)
-        if taken % job.config.checkpoint.every == 0 or taken == stop or asked:
-            recorder.flush()  # raises before a state that is not finite can be saved
-            checkpoints.save(mapped.read(placed))
-        if asked or taken == stop:
-            checkpoints.wait()
-        if asked := asked or (watch.asked(taken) if taken == stop and not processes.several() else None):
-            raise signals.make_interruption(asked, taken)
-        if taken == start + 1:
-            watch.begin()
+    with contextlib.closing(_placed_batches(job, start, stop, recorder)) as stream:
+        for batch in stream:
+            tracer.before(recorder.step, placed)
+            placed, outputs = mapped.step(placed, batch)
+            recorder.add(mapped.read(outputs))
+            taken = recorder.step
+            asked = watch.asked(taken)
+            if taken % job.config.checkpoint.every == 0 or taken == stop or asked:
+                recorder.flush()  # raises before a state that is not finite can be saved
+                checkpoints.save(mapped.read(placed))
+            if asked or taken == stop:
+                checkpoints.wait()
+            if asked := asked or (watch.asked(taken) if taken == stop and not processes.several() else None):
+                raise signals.make_interruption(asked, taken)
+            if taken == start + 1:
+                watch.begin()
     return jax.tree.map(np.asarray, mapped.read(placed))
 
 
@@ -141,20 +143,44 @@ def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[rows.St
 
 def _open_progress(job: Job, start: int, stop: int) -> progress.Progress:
     order = job.order
-    return progress.Progress(start, stop, order.steps_per_epoch, order.update_size, shown=processes.is_first())
+    return progress.Progress(
+        start, stop, order.steps_per_epoch, order.update_size, shown=processes.is_first(), advice=_advise_on_data(job)
+    )
 
 
-def _host_batches(job: Job, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
-    for batch in batches.iterate(
+def _advise_on_data(job: Job) -> str:
+    """What to do where the devices wait for the training images."""
+    needed = sources.bytes_to_keep(job.train, job.test)
+    if needed:
+        gigabytes = math.ceil(needed / 2**30 * 10) / 10
+        return (
+            f"Each image is decoded whenever it is needed: give the run more CPU cores, make copies of the images that "
+            f"are {max(job.train.image_shape[:2])} pixels on their shorter side, or, with so much memory to spare, set "
+            f"config.data.cache_gib={gigabytes} to keep them once they are decoded."
+        )
+    if sources.is_kept(job.train):
+        return "The images are decoded in the first epoch, and found in memory from then on."
+    return "Give the run more CPU cores, or make `take` of the source faster."
+
+
+def _placed_batches(job: Job, start: int, stop: int, recorder: Recorder) -> Generator[Any, None, None]:
+    """The batches of the steps, on the devices. What is ahead of the step in use is bounded by `batches`."""
+    size, count = job.order.update_size, jax.process_count()
+    host = batches.iterate(
         job.train,
         job.order,
         start=start,
         stop=stop,
         process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        positions=gradient.layout(job.order.update_size, job.config.batch_size, len(spmd.devices())),
-    ):
-        yield {name: batch[name] for name in job.program.inputs}
+        process_count=count,
+        positions=gradient.layout(size, job.config.batch_size, len(spmd.devices())),
+    )
+    return batches.prefetch(
+        host,
+        lambda batch: job.mapped.place_batch({name: batch[name] for name in job.program.inputs}),
+        batches.num_placed(job.train, size // count),
+        waiting=recorder.wait_for_data,
+    )
 
 
 def _num_bins(job: Job) -> int:
@@ -202,7 +228,7 @@ def _summarize(
     job: Job,
     stop: int,
     found: evaluate.Evaluation,
-    images_per_second: float | None,
+    speed: Mapping[str, float | None],
     around: Mapping[str, Any],
     *,
     seconds: float,
@@ -215,7 +241,7 @@ def _summarize(
         "contrast_size": job.contrast_size,
         "final": last_row,
         **evaluate.summarize(job, found),
-        "images_per_second": images_per_second,
+        **speed,
         "seconds": seconds,
         "environment": around,
     }

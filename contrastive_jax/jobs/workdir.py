@@ -15,7 +15,14 @@ from contrastive_jax.jobs.job import Job
 from contrastive_jax.jobs.machine import files, processes, storage
 
 CONFIG, DATA = "config.json", "data.json"
-_CHANGEABLE = ("checkpoint.every", "checkpoint.keep", "log.tensorboard_every", "nonfinite_limit", "on_nonfinite")
+_CHANGEABLE = (
+    "checkpoint.every",
+    "checkpoint.keep",
+    "data.cache_gib",
+    "log.tensorboard_every",
+    "nonfinite_limit",
+    "on_nonfinite",
+)
 
 
 def is_changeable(path: str) -> bool:

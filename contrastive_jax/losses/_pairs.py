@@ -84,8 +84,7 @@ def mean_square(
 
     `"moments"` forms no similarities. None chooses it from 2d pairs on: there it is both cheaper and as exact.
     """
-    known = (*pairwise.IMPLEMENTATIONS, "moments")
-    shared.check_implementation(f"losses.{name}", implementation, axis_name, known=known)
+    shared.check_implementation(f"losses.{name}", implementation, axis_name, known=(*shared.REDUCTIONS, "moments"))
     everyone, dimensions = len(pairs.u) * spmd.axis_size(axis_name), pairs.u.shape[1]
     if implementation == "moments" or (implementation is None and everyone >= 2 * dimensions):
         numbered: dict[str, Any] = (

@@ -130,10 +130,21 @@ def features(graphdef: nnx.GraphDef, params: nnx.State, state: nnx.State, images
 def _evaluate(
     graphdef: nnx.GraphDef, params: nnx.State, state: nnx.State, images: jax.Array, fn: Callable[..., Any]
 ) -> jax.Array:
-    keys, rest = nnx.split_state(state, nnx.RngKey, ...)
-    model = nnx.merge(graphdef, params, jax.tree.map(_wrapped, keys), rest, copy=True)
+    model = merge(graphdef, params, state)
     set_mode(model, train=False)
     return _checked(fn(model, images, train=False), images)
+
+
+def merge(graphdef: nnx.GraphDef, params: nnx.State, state: nnx.State) -> nnx.Module:
+    """The model that `functional` took apart, with these parameters and this state; it shares no variable with them.
+
+    Example:
+      >>> model = models.create("resnet10", image_shape=(8, 8, 1), encoder_kwargs={"width": 4})
+      >>> type(models.merge(*models.functional(model))).__name__
+      'ContrastiveModel'
+    """
+    keys, rest = nnx.split_state(state, nnx.RngKey, ...)
+    return nnx.merge(graphdef, params, jax.tree.map(_wrapped, keys), rest, copy=True)
 
 
 def _is_key(x: Any) -> bool:

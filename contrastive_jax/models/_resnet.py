@@ -144,7 +144,7 @@ class ResNet(nnx.Module):
         check_dtype(dtype)
         check_at_least_one(width=width, channels=channels)
         kind = _BLOCKS[block]
-        self.channels, self.stem = channels, stem
+        self.channels, self.stem, self.stage_sizes = channels, stem, tuple(stage_sizes)
         kernel, stride = (3, 1) if stem == "small" else (7, 2)
         self.first = ConvNorm(channels, width, kernel, stride, dtype=dtype, rngs=rngs)
         options: dict[str, Any] = dict(dtype=dtype, zero_init_residual=zero_init_residual, rngs=rngs)

@@ -32,8 +32,8 @@ def check(
         raise ValueError(
             f"{function}: expected anchors and candidates of a float dtype, got {anchors.dtype} and {candidates.dtype}."
         )
-    shared.check_implementation(function, implementation, axis_name)
-    if block_size is not None and (block_size < 1 or implementation == "dense"):
+    shared.check_implementation(function, implementation, axis_name, known=shared.REDUCTIONS)
+    if block_size is not None and (block_size < 1 or implementation in ("dense", "pallas")):
         raise ValueError(
             f"{function}: expected a block_size of at least 1, for implementation 'blockwise' or 'ring', "
             f"got {block_size} with {implementation!r}."

@@ -1,7 +1,8 @@
 """Reductions over tiles of the similarity matrix: memory linear in the number of rows.
 
 Both reductions compute y_i = sum_j fn(s_ij, shift_i); log-sum-exp takes its logarithm. With an axis name the candidates
-are sharded over its devices and travel round them ("ring"); without one this device has all of them ("blockwise").
+are sharded over its devices and travel round them ("ring"); without one this device has all of them ("blockwise", or
+"pallas", where kernels walk over the tiles).
 """
 
 import math
@@ -15,7 +16,7 @@ from jax import lax
 
 from contrastive_jax import closures, sequential, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _rectangular, _symmetric, _tiles, _two_way, shared
+from contrastive_jax.pairwise import _fused, _rectangular, _symmetric, _tiles, _two_way, shared
 from contrastive_jax.pairwise._products import Algorithm
 from contrastive_jax.pairwise._tiles import Rows
 
@@ -32,6 +33,7 @@ def logsumexp(
     algorithm: Algorithm,
     axis_name: spmd.AxisName,
     block_size: int,
+    fused: bool,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     scale = _scale_of(scale, anchors, candidates)
@@ -51,6 +53,7 @@ def logsumexp(
         algorithm=algorithm,
         axis_name=axis_name,
         block_size=block_size,
+        fused=fused,
     )
     return _log(y, shift.reshape(-1)[: len(anchors)])
 
@@ -80,6 +83,7 @@ def logsumexp_both_ways(
     axis_name: spmd.AxisName,
     travel: bool,
     block_size: int,
+    fused: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Of the anchors and of the candidates of this device; `travel`: on a ring, instead of gathering candidates."""
     gathered_over, axis_name = (None, axis_name) if travel else (axis_name, None)
@@ -95,7 +99,13 @@ def logsumexp_both_ways(
     shifts, alike = find(*lax.stop_gradient((a, c, scale)))
     a, c, shifts = _vary_alike(a, c, shifts)
     fixed = _two_way.Fixed(a.ids, a.valid, c.ids, c.valid, shifts, alike)
-    sums = _two_way.sum_tiles(_shifted_exp, algorithm, axis_name, a.x, c.x, fixed, (scale,))
+    if fused:
+        _fused.check(algorithm, (anchors, candidates), ())
+        tiles = _fused.Fixed(*_fused.flat(a, shifts[0]), *_fused.flat(c, shifts[1]), alike=alike)
+        options = _fused.Options("both", algorithm)
+        sums = _fused.sum_tiles(partial(_shifted_exp, ()), options, a.x, c.x, tiles, (scale,))
+    else:
+        sums = _two_way.sum_tiles(_shifted_exp, algorithm, axis_name, a.x, c.x, fixed, (scale,))
     y, z = (x.reshape(-1)[: len(rows)] for x, rows in zip(sums, (anchors, candidates), strict=True))
     y_shift, z_shift = (x.reshape(-1)[: len(rows)] for x, rows in zip(shifts, (anchors, candidates), strict=True))
     if gathered_over is not None:
@@ -114,6 +124,7 @@ def sum_over_negatives(
     algorithm: Algorithm,
     axis_name: spmd.AxisName,
     block_size: int,
+    fused: bool,
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     dtype = shared.accumulation_dtype(anchors.dtype, candidates.dtype)
@@ -133,6 +144,7 @@ def sum_over_negatives(
         algorithm=algorithm,
         axis_name=axis_name,
         block_size=block_size,
+        fused=fused,
     )
 
 
@@ -261,6 +273,7 @@ def _sum_tiles(
     algorithm: Algorithm,
     axis_name: spmd.AxisName,
     block_size: int,
+    fused: bool,
 ) -> jax.Array:
     """y_i = sum over the negatives j of i of fn(others, s_ij, shift_i, *constants): [m].
 
@@ -269,6 +282,9 @@ def _sum_tiles(
     symmetric = axis_name is None and _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
     a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
+    if fused:
+        _fused.check(algorithm, (anchors, candidates), (*constants, *others))
+        return _fused.sum_rows(partial(fn, others), constants, a, c, shift, alike, algorithm, symmetric)[: len(anchors)]
     if symmetric:
         y = _symmetric.sum_tiles(fn, algorithm, (a.x,), (a.ids, a.valid, shift, others, alike), constants)
     else:

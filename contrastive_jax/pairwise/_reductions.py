@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _arguments, _blockwise, _dense, _products, shared
+from contrastive_jax.pairwise import _arguments, _blockwise, _dense, _fused, _products, shared
 from contrastive_jax.pairwise._products import Precision
 
 
@@ -43,10 +43,14 @@ def logsumexp(
         it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
         devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
         supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
-        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side.
-        None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
-        1024 candidates (a tile's work for each transfer), else blockwise.
-      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side. `"pallas"`
+        walks over the tiles in kernels of its own on an NVIDIA GPU, in memory linear in m and n. Its operands are
+        bfloat16: two parts of each float32 for "high" and "default", three for "highest", one for BF16_BF16_F32; up to
+        128 dimensions, 512 in one part. It has one derivative, in reverse mode.
+        None chooses dense up to 2^20 entries [m, n of all devices], 2^24 on GPUs; beyond that ring, where each device
+        has at least a tile of candidates, else blockwise, or pallas where that is known to be faster: alone on an H100
+        or H200, at another precision than "highest", from 2^28 entries.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024, 4096 on GPUs.
       precision: of the products, see `similarities`.
 
     Returns:
@@ -55,7 +59,7 @@ def logsumexp(
     Raises:
       ValueError: at trace time, for shapes that do not fit, one kind of ids without the other, NumPy ids that JAX's
         integers do not hold, an unknown implementation or precision, ring without an axis name, or a block_size that is
-        below 1 or given to dense.
+        below 1 or given to dense or pallas.
 
     Example:
       >>> anchors = jnp.eye(3)
@@ -101,7 +105,7 @@ def logsumexp_over_views(
       ids: [m] int instance ids.
       axis_name: compare against the embeddings of all devices along this mapped axis.
       implementation: as in `logsumexp`.
-      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024, 4096 on GPUs.
       precision: of the products, see `similarities`.
 
     Returns:
@@ -122,15 +126,14 @@ def logsumexp_over_views(
         raise ValueError(f"{function}: expected one or more views of the same shape [m, d] and dtype, got {got}.")
     _arguments.check(function, views[0], views[0], axis_name, implementation, block_size)
     ids = shared.check_ids(function, "ids", ids, views[0].shape[:1])
-    rows = len(views) * len(views[0])
-    chosen = shared.choose_implementation(implementation, rows, rows, axis_name)
     algorithm = _products.resolve(function, precision, views[0])
-    size = block_size or shared.BLOCK_SIZE
-    if chosen == "dense":
+    rows, size = len(views) * len(views[0]), block_size or shared.block_size()
+    implementation = _choose(implementation, rows, rows, views[:1], axis_name, algorithm)
+    if implementation == "dense":
         numbered = {"anchor_ids": ids, "candidate_ids": spmd.gather(ids, axis_name)}
         everyone = views if spmd.axis_size(axis_name) == 1 else [spmd.gather(x, axis_name) for x in views]
         return _dense.logsumexp_over_views(views, everyone, scale=scale, algorithm=algorithm, **numbered)
-    if chosen == "blockwise" and axis_name is None and rows > size:
+    if implementation == "blockwise" and axis_name is None and rows > size:
         return _blockwise.logsumexp_over_views(views, scale=scale, ids=ids, algorithm=algorithm, block_size=size)
     joined, all_ids = jnp.concatenate(views), jnp.concatenate([ids] * len(views))
     options: dict[str, Any] = {
@@ -173,7 +176,7 @@ def logsumexp_both_ways(
         all are negatives.
       axis_name: compare the anchors and candidates of all devices along this mapped axis.
       implementation: as in `logsumexp`. Across devices, dense forms its own rows and its own columns of the matrix.
-      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024, 4096 on GPUs.
       precision: of the products, see `similarities`.
 
     Returns:
@@ -190,8 +193,9 @@ def logsumexp_both_ways(
     function = "pairwise.logsumexp_both_ways"
     _arguments.check(function, anchors, candidates, axis_name, implementation, block_size)
     ids = _arguments.check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
-    implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
     algorithm = _products.resolve(function, precision, anchors, candidates)
+    sizes = len(anchors), len(candidates)
+    implementation = _choose(implementation, *sizes, (anchors, candidates), axis_name, algorithm)
     options: dict[str, Any] = {"scale": scale, "anchor_ids": ids[0], "candidate_ids": ids[1], "algorithm": algorithm}
     if implementation != "dense":
         return _blockwise.logsumexp_both_ways(
@@ -199,7 +203,8 @@ def logsumexp_both_ways(
             candidates,
             axis_name=axis_name,
             travel=implementation == "ring",
-            block_size=block_size or shared.BLOCK_SIZE,
+            block_size=block_size or shared.block_size(),
+            fused=implementation == "pallas",
             **options,
         )
     if spmd.axis_size(axis_name) == 1:
@@ -245,10 +250,13 @@ def total(
         it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
         devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
         supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
-        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side.
-        None chooses dense up to 2^20 entries [m, n of all devices]; beyond that ring, where each device has at least
-        1024 candidates (a tile's work for each transfer), else blockwise.
-      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024.
+        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side. `"pallas"`
+        walks over the tiles in kernels of its own on an NVIDIA GPU, in memory linear in m and n. Its operands are
+        bfloat16: two parts of each float32 for "high" and "default", three for "highest", one for BF16_BF16_F32; up to
+        128 dimensions, 512 in one part. It has one derivative, in reverse mode.
+        None chooses dense up to 2^20 entries [m, n of all devices], 2^24 on GPUs; beyond that ring, where each device
+        has at least a tile of candidates, else blockwise.
+      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024, 4096 on GPUs.
       precision: of the products, see `similarities`.
 
     Returns:
@@ -261,6 +269,8 @@ def total(
       >>> pairwise.total(jnp.square, jnp.eye(2), jnp.ones((3, 2)))
       Array([3., 3.], dtype=float32)
     """
+    if implementation is None:  # the kernels take no function that closes over arrays
+        implementation = shared.choose_implementation(None, len(anchors), len(candidates), axis_name)
     engine, candidates, options = _prepare(
         "pairwise.total",
         anchors,
@@ -273,6 +283,21 @@ def total(
         precision,
     )
     return engine.sum_over_negatives(fn, anchors, candidates, **options)
+
+
+def _choose(
+    implementation: str | None,
+    m: int,
+    n: int,
+    rows: Sequence[jax.Array],
+    axis_name: spmd.AxisName,
+    algorithm: _products.Algorithm,
+) -> str:
+    """The implementation that None stands for; kernels in place of "blockwise" where they are known to pay."""
+    chosen = shared.choose_implementation(implementation, m, n, axis_name)
+    return (
+        "pallas" if implementation is None and chosen == "blockwise" and _fused.pays(algorithm, m, n, rows) else chosen
+    )
 
 
 def _prepare(
@@ -289,14 +314,19 @@ def _prepare(
     """The engine that computes, the candidates, gathered unless they travel, and the engine's other arguments."""
     _arguments.check(function, anchors, candidates, axis_name, implementation, block_size)
     ids = _arguments.check_ids(function, anchors, candidates, anchor_ids, candidate_ids)
-    implementation = shared.choose_implementation(implementation, len(anchors), len(candidates), axis_name)
+    algorithm = _products.resolve(function, precision, anchors, candidates)
+    sizes = len(anchors), len(candidates)
+    implementation = _choose(implementation, *sizes, (anchors, candidates), axis_name, algorithm)
     travel = implementation == "ring"
     if not travel:
         candidates, everyone = _arguments.gather(candidates, ids[1], axis_name)
         ids = ids[0], everyone
-    algorithm = _products.resolve(function, precision, anchors, candidates)
     options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1], "algorithm": algorithm}
     if implementation == "dense":
         return _dense, candidates, options
-    options |= {"axis_name": axis_name if travel else None, "block_size": block_size or shared.BLOCK_SIZE}
+    options |= {
+        "axis_name": axis_name if travel else None,
+        "block_size": block_size or shared.block_size(),
+        "fused": implementation == "pallas",
+    }
     return _blockwise, candidates, options

@@ -9,10 +9,17 @@ from jax.typing import ArrayLike
 
 from contrastive_jax import spmd
 
-IMPLEMENTATIONS = ("dense", "blockwise", "ring")
+IMPLEMENTATIONS = ("dense", "blockwise", "ring")  # on every platform
+REDUCTIONS = (*IMPLEMENTATIONS, "pallas")  # of the engine's reductions; the last one needs a GPU
 # Up to about this many entries dense is no slower (docs/benchmarks.md), and blockwise takes longer to compile.
 DENSE_ENTRIES = 2**20
 BLOCK_SIZE = 1024
+GPU_DENSE_ENTRIES, GPU_BLOCK_SIZE = 2**24, 4096
+
+
+def block_size() -> int:
+    """The greatest side of a tile: one that fits the cache of a CPU, or keeps a GPU busy for longer than its start."""
+    return GPU_BLOCK_SIZE if jax.default_backend() == "gpu" else BLOCK_SIZE
 
 
 def accumulation_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
@@ -41,9 +48,9 @@ def choose_implementation(implementation: str | None, m: int, n: int, axis_name:
     if implementation is not None:
         return implementation
     devices = spmd.axis_size(axis_name)
-    if m * n * devices <= DENSE_ENTRIES:
+    if m * n * devices <= (GPU_DENSE_ENTRIES if jax.default_backend() == "gpu" else DENSE_ENTRIES):
         return "dense"
-    return "ring" if devices > 1 and n >= BLOCK_SIZE else "blockwise"
+    return "ring" if devices > 1 and n >= block_size() else "blockwise"
 
 
 def check_ids(function: str, name: str, ids: ArrayLike, shape: tuple[int, ...]) -> jax.Array:

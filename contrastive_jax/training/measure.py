@@ -13,7 +13,7 @@ from contrastive_jax.training import estimator, regime
 from contrastive_jax.training.state import TrainState
 
 Metric = Callable[..., Any]
-_TAKEN = ("step", "epoch", "images_per_second")
+_TAKEN = ("step", "epoch", "images_per_second", "waited_for_data")
 _TAKEN_PREFIXES = ("positive_", "cross_view_", "within_view_", "theory_")
 
 

@@ -31,6 +31,7 @@ _TAKEN = frozenset(
         "distribution",
         "cross_view",
         "images_per_second",
+        "waited_for_data",
     ]
 )
 _TAKEN_PREFIXES = ("positive_", "cross_view_", "within_view_", "theory_")

@@ -105,7 +105,7 @@ def random_views(images: Tensor, config: ViewConfig, generator: torch.Generator)
     """One random view [b, C, size, size] of each image, uint8 [b, H, W, C]."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand((b, *shape), generator=generator)
+        return low + (high - low) * torch.rand((b, *shape), generator=generator, device=generator.device)
 
     b, height, width, channels = images.shape
     x = images.permute(0, 3, 1, 2).float() / 255
@@ -155,7 +155,7 @@ def _jitter(x: Tensor, uniform: Uniform, config: ViewConfig) -> Tensor:
     if x.shape[1] == 3:
         operations.append(lambda x: _blend(x, _luma(x), config.saturation, uniform))
         operations.append(lambda x: _shift_hue(x, uniform(-config.hue, config.hue, 1, 1)))
-    for k in torch.randperm(len(operations)):
+    for k in torch.randperm(len(operations), device="cpu"):
         x = operations[k](x)
     return x
 
@@ -191,22 +191,31 @@ def _blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
 
 def make_stepper(
-    config: ConfigDict, view_config: ViewConfig, params: Any, channels: int, threads: int
+    config: ConfigDict, view_config: ViewConfig, params: Any, channels: int, threads: int, device: str = "cpu"
 ) -> tuple[Callable[[np.ndarray], float], Model]:
-    """A function that takes one step on uint8 images [b, H, W, C] and returns its loss; and the model."""
+    """A function that takes one step on uint8 images [b, H, W, C] and returns its loss; and the model.
+
+    On a GPU the images of a batch lie channels last, and an encoder of bfloat16 runs under autocast.
+    """
     torch.set_num_threads(threads)
-    generator = torch.Generator().manual_seed(config.seed)
+    torch.set_default_device(device)
+    generator = torch.Generator(device).manual_seed(config.seed)
     encoder, head, loss, sgd = (_arguments(config, kind) for kind in parts.KINDS)
     model = Model(channels, encoder["width"], head["out"])
     load_parameters(model, params)
+    layout = torch.contiguous_format if device == "cpu" else torch.channels_last
+    model = model.to(device, memory_format=layout)
+    half = torch.autocast(device, dtype=torch.bfloat16, enabled=encoder["dtype"] == "bfloat16")
     rate = config.optimizer.learning_rate * config.batch_size / 256
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=sgd["momentum"], weight_decay=sgd["weight_decay"])
     loss_fn = torch_losses.create("torch", config.loss.name, loss["temperature"])
 
     def step(images: np.ndarray) -> float:
-        images = torch.from_numpy(images)
+        images = torch.from_numpy(images).to(device)
         views = torch.cat([random_views(images, view_config, generator) for _ in range(2)])
-        loss = loss_fn(*model(views).chunk(2))
+        with half:
+            projections = model(views.contiguous(memory_format=layout))
+        loss = loss_fn(*projections.float().chunk(2))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -3,12 +3,14 @@
     pip install -e ".[bench]"
     pip install torch==2.13.0  # for the comparison; without it those columns stay empty
     python -m experiments.benchmarks.training [--jobs=digits,resnet18_32] [--steps=10]
+    python -m experiments.benchmarks.training --jobs=resnet18_32,resnet18_32_1024_bfloat16 --steps=30  # on a GPU
 
 Each job is timed three ways: with the distribution, without it, and in PyTorch with the same network, views, loss and
-optimiser on as many threads. The two networks are first checked to be the same function. The three take turns step by
-step, so a change in the machine's speed affects all of them. A ratio is that of the medians. An image counts once,
-though two views of it are encoded. The process has large pages, as that of experiments.train; PyTorch profits too.
-Where other work keeps the cores busy, set OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads wait for each other in loops.
+optimiser on as many threads, or on the same GPU, there with channels last and autocast. The two networks are first
+checked to be the same function. The three take turns step by step, so a change in the machine's speed affects all of
+them. A ratio is that of the medians. An image counts once, though two views of it are encoded. The process has large
+pages, as that of experiments.train; PyTorch profits too. Where other work keeps the cores busy, set
+OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads wait for each other in loops.
 """
 
 import argparse
@@ -45,20 +47,26 @@ def make_digits_job() -> Job:
     return digits.get_config(), sources.load("digits", split="train")
 
 
-def make_resnet18_32_job(batch_size: int = 256) -> Job:
+def make_resnet18_32_job(batch_size: int = 256, dtype: str = "float32") -> Job:
     """ResNet-18 at 32x32: the CIFAR preset on random pixels, which take as long as real ones."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (512, 32, 32, 3), np.uint8)
+    number = 2 * max(batch_size, 256)
+    images = rng.integers(0, 256, (number, 32, 32, 3), np.uint8)
     config = cifar10.get_config()
     config.batch_size = batch_size
-    return config, sources.ArraySource(images, np.arange(512) % 10, name="random")
+    config.model.kwargs.dtype = dtype
+    return config, sources.ArraySource(images, np.arange(number) % 10, name="random")
 
 
-JOBS = {
+JOBS: dict[str, Callable[[], Job]] = {
     "digits": make_digits_job,
     "resnet18_32": make_resnet18_32_job,
     "resnet18_32_64": functools.partial(make_resnet18_32_job, 64),
+    "resnet18_32_1024": functools.partial(make_resnet18_32_job, 1024),
+    "resnet18_32_bfloat16": functools.partial(make_resnet18_32_job, 256, "bfloat16"),
+    "resnet18_32_1024_bfloat16": functools.partial(make_resnet18_32_job, 1024, "bfloat16"),
 }
+ON_A_CPU = ("digits", "resnet18_32", "resnet18_32_64")
 
 
 def build(config: ConfigDict, source: sources.Source) -> tuple[batches.BatchOrder, Program, TrainState]:
@@ -101,7 +109,10 @@ def make_torch_stepper(config: ConfigDict, source: sources.Source) -> Stepper | 
 
     order, program, state = build(config, source)
     channels, threads = source.image_shape[-1], psutil.cpu_count(logical=False)
-    take, model = torch_training.make_stepper(config, program.view_config, state.params.model, channels, threads)
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    take, model = torch_training.make_stepper(
+        config, program.view_config, state.params.model, channels, threads, device
+    )
     _check_same_function(program, state, model, config)
 
     def step(k: int) -> float:
@@ -121,8 +132,11 @@ def _check_same_function(program: Program, state: TrainState, model: Any, config
     params, model_state = jax.tree.map(jnp.asarray, (state.params.model, state.model_state))
     ours = np.asarray(models.apply(program.graphdef, params, model_state, jnp.asarray(images), train=True)[0])
     with torch.no_grad():
-        theirs = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * np.abs(ours).max())
+        on_device = torch.from_numpy(images).to(next(model.parameters()).device)
+        theirs = model(on_device.permute(0, 3, 1, 2)).float().cpu().numpy()
+    # GPUs multiply float32 rounded to 10 bits, and bfloat16 has 8.
+    tolerance = 1e-3 if jax.default_backend() == "cpu" else 5e-2
+    np.testing.assert_allclose(theirs, ours, rtol=tolerance, atol=tolerance * np.abs(ours).max())
 
 
 def measure(name: str, steps: int) -> str:
@@ -149,7 +163,9 @@ def _ratio(times: Sequence[Sequence[float]], medians: Sequence[float], a: int, b
 def main(argv: Sequence[str]) -> int:
     """Print the table, a line as each job is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", default=",".join(JOBS), help="jobs, separated by commas (%(default)s)")
+    parser.add_argument(
+        "--jobs", default=",".join(ON_A_CPU), help=f"jobs, separated by commas, of {', '.join(JOBS)} (%(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each kind (%(default)s)")
     options = parser.parse_args(argv)
     if unknown := [name for name in options.jobs.split(",") if name not in JOBS]:

@@ -95,14 +95,15 @@ def test_memory_of_photographs_is_that_of_what_is_stored(tmp_path):
     assert source.take(np.arange(1)).nbytes == source._cache.images.nbytes == 16 * 16 * 3
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("mode", "form"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "MPO")])
 @pytest.mark.parametrize("size", [(1600, 1200), (601, 803)])
-def test_a_jpeg_decoded_small_is_the_image(mode, size, tmp_path):
+def test_a_jpeg_decoded_small_is_the_image(mode, size, form, tmp_path):
     """Within what two resamplings of a smooth image may differ by."""
     y, x = np.mgrid[: size[1], : size[0]]
     smooth = np.stack([128 + 100 * np.sin(x / 150), 128 + 100 * np.cos(y / 130), (x + y) % 256 // 4], -1)
     image = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
-    image.save(tmp_path / "0.jpg", quality=98)
+    more = {"save_all": True, "append_images": [image]} if form == "MPO" else {}
+    image.save(tmp_path / "0.jpg", form, quality=98, **more)
     with Image.open(tmp_path / "0.jpg") as whole:
         want = _pixels.resize_array(np.asarray(whole.convert("RGB")), 64)
     got = _pixels.decode(str(tmp_path / "0.jpg"), shape=(64, 64, 3), stored_size=64)

@@ -291,12 +291,19 @@ def test_bad_configurations_are_refused(changes, message):
         replace(FULL, **changes)
 
 
+def test_plain_views_of_floats_are_those_of_the_pixels_they_are():
+    images = images_of(3, 9, 12, 3)
+    found = views.plain_view((images / 255).astype(np.float32), config=FULL)
+    np.testing.assert_allclose(found, views.plain_view(images, config=FULL), rtol=0, atol=1e-5)
+
+
 def test_bad_images_are_refused():
     ids = np.arange(2, dtype=np.int32)
     for images in (np.zeros((2, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8), np.zeros((2, 4, 4, 2), np.uint8)):
         with pytest.raises(ValueError, match=r"expected uint8 \[b, h, w, c\]"):
             views.random_views(images, ids, seed=0, epoch=0, config=FULL)
-        with pytest.raises(ValueError, match=r"expected uint8 \[b, h, w, c\]"):
+    for images in (np.zeros((2, 4, 4, 3), int), np.zeros((4, 4, 3), np.uint8), np.zeros((2, 4, 4, 2), np.float32)):
+        with pytest.raises(ValueError, match=r"expected uint8 or floats \[b, h, w, c\]"):
             views.plain_view(images, config=FULL)
     with pytest.raises(ValueError, match=r"ids: expected one for each of the \d+ images"):
         views.random_views(images_of(3, 4, 4, 1), ids, seed=0, epoch=0, config=FULL)

@@ -83,3 +83,12 @@ def train(job_config, workdir, steps, own=parts.NONE, job=None):
     keep = job_config.checkpoint.keep
     with claim_workdir(job), Checkpoints(workdir / "checkpoints", keep=keep) as checkpoints:
         return run.train(job, checkpoints, steps)[0]
+
+
+def save_start(job_config, workdir, own=parts.NONE):
+    """A run that was stopped before its first step: its workdir with a checkpoint, of which nothing was compiled."""
+    job = job_lib.prepare(job_config, workdir, own=own)
+    with claim_workdir(job), Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(job.initial)
+        checkpoints.wait()
+    return job

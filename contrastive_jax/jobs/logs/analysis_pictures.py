@@ -197,5 +197,6 @@ def _draw_classes(axes: Any, u: metrics.ClassVariance, v: metrics.ClassVariance,
     axes.axhline(v.total, color=_V, linewidth=1, linestyle=":", label="all rows, whatever their class")
     axes.axhline(u.total, color=_U, linewidth=1, linestyle=":")
     axes.set(title="Variance within each class", xlabel="class, narrowest first", ylabel="mean squared distance")
-    axes.set_ylim(bottom=0)
-    _place_legend(axes)
+    # Names of classes may be long: the legend is above the bars, not below them.
+    axes.set_ylim(0, 1.4 * max(u.total, v.total, *u.within, *v.within, _TINY))
+    axes.legend(loc="upper center", fontsize=8, frameon=False)

@@ -1,11 +1,14 @@
 """The progress of a run: a bar in a terminal, one line per epoch elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
+
+_NOTICEABLE, _NOTICEABLE_SECONDS = 0.1, 1.0  # of waiting for data, in an epoch
 
 
 class Progress:
@@ -17,12 +20,17 @@ class Progress:
       steps_per_epoch: steps in an epoch.
       update_size: images in a step, over all devices.
       shown: whether to print anything.
+      advice: what to do where the devices wait for data.
     """
 
-    def __init__(self, start: int, stop: int, steps_per_epoch: int, update_size: int, shown: bool = True) -> None:
+    def __init__(
+        self, start: int, stop: int, steps_per_epoch: int, update_size: int, shown: bool = True, advice: str = ""
+    ) -> None:
         self.start = start
         self._steps_per_epoch, self._update_size, self._stop = steps_per_epoch, update_size, stop
         self._taken, self._first_done, self._last = 0, 0.0, 0.0
+        self._waited, self._began = 0.0, (0.0, 0.0)  # seconds without data; when this epoch began, and those before it
+        self._advice = advice
         self._shown, self._in_terminal = shown, shown and sys.stderr.isatty()
         self._bar = tqdm(
             total=stop, initial=start, unit="step", disable=not self._in_terminal, dynamic_ncols=True, leave=True
@@ -41,19 +49,43 @@ class Progress:
             return 0.0
         return (self._taken - 1) * self._update_size / (self._last - self._first_done)
 
+    @property
+    def waited_for_data(self) -> float:
+        """The share of the time, likewise without the first step, in which the devices had no data to work on."""
+        return _share(self._waited, self._last - self._first_done)
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """Both, by name."""
+        return {"images_per_second": self.images_per_second, "waited_for_data": self.waited_for_data}
+
+    @contextlib.contextmanager
+    def wait_for_data(self) -> Iterator[None]:
+        """Count the time within this context as waiting for data."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._taken:
+                self._waited += time.perf_counter() - start
+
     def update(self, row: Mapping[str, Any]) -> None:
         """Record that a step is done."""
         self._last = time.perf_counter()
         self._taken += 1
         if self._taken == 1:
-            self._first_done = self._last
+            self._first_done, self._began = self._last, (self._last, self._waited)
+        ends = (row["step"] + 1) % self._steps_per_epoch == 0 or row["step"] + 1 == self._stop
         if self._in_terminal:
             self._bar.set_postfix_str(self._describe(row), refresh=False)
             self._bar.update()
-        elif self._shown and ((row["step"] + 1) % self._steps_per_epoch == 0 or row["step"] + 1 == self._stop):
+        elif self._shown and ends:
             print(
                 f"epoch {row['epoch'] + 1}, step {row['step'] + 1}/{self._stop}: {self._describe(row)}", file=sys.stderr
             )
+        if ends:
+            self._advise()
+            self._began = self._last, self._waited
 
     def say(self, line: str) -> None:
         """Print a line above the bar without breaking it."""
@@ -69,9 +101,29 @@ class Progress:
             )
         left = (self._stop - row["step"] - 1) * self._update_size / max(self.images_per_second, 1e-9)
         text += f", {self.images_per_second:.0f} images/s"
+        if self._waits():
+            text += f", waited for data {self._waited_in_epoch():.0%} of the time"
         if self._in_terminal or self._taken < 2:
             return text
         return f"{text}, {left:.0f} s left"
+
+    def _waited_in_epoch(self) -> float:
+        began, waited = self._began
+        return _share(self._waited - waited, self._last - began)
+
+    def _waits(self) -> bool:
+        """Whether the devices have waited for data in this epoch for so long that it is worth saying."""
+        return self._waited - self._began[1] >= _NOTICEABLE_SECONDS and self._waited_in_epoch() >= _NOTICEABLE
+
+    def _advise(self) -> None:
+        """Say what to do against waiting, once."""
+        if self._waits() and self._advice:
+            self.say(f"The devices waited for data {self._waited_in_epoch():.0%} of this epoch. {self._advice}")
+            self._advice = ""
+
+
+def _share(part: float, whole: float) -> float:
+    return min(part / whole, 1.0) if whole > 0 else 0.0
 
 
 class StageProgress:

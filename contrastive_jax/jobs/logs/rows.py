@@ -135,11 +135,12 @@ class StepLog:
         row: Mapping[str, Any],
         distribution: metrics.SimilarityDistribution | None,
         *,
-        images_per_second: float,
+        speed: Mapping[str, float],
     ) -> None:
         """Log one step.
 
-        The speed goes to TensorBoard alone, so that the other files do not depend on how often a run was resumed.
+        The speed goes to TensorBoard alone, so that the other files do not depend on the machine or on how often a run
+        was resumed.
         """
         self._rows.write(json.dumps(replace_nonfinite(row)) + "\n")
         if distribution is not None:
@@ -150,7 +151,7 @@ class StepLog:
             scalars = {
                 name: x for name, x in row.items() if name not in ("step", "epoch") and not name.endswith(counts)
             }
-            self._events.write(row["step"], {**scalars, "images_per_second": images_per_second}, distribution)
+            self._events.write(row["step"], {**scalars, **speed}, distribution)
 
     def write_nonfinite(self, row: Mapping[str, Any], ids: np.ndarray) -> Path:
         """Append a non-finite step and the ids of its batch to nonfinite.jsonl, for debugging; return that path."""

@@ -14,10 +14,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from contrastive_jax.errors import DamagedError, UsageError
-from contrastive_jax.jobs.machine import processes, storage
+from contrastive_jax.jobs.machine import processes, saved_encoders, storage
 from contrastive_jax.training.step import TrainState
 
-_ITEM, _DIGEST, _STRUCTURE = "state", "sha256", "sha256 of the names of the arrays"
+_ITEM, _DIGEST, _STRUCTURE = saved_encoders.ITEM, "sha256", "sha256 of the names of the arrays"
 
 
 _RESTORE_CODE = "Restore the code of the encoder, the head, the loss or the optimizer, or give another workdir."
@@ -62,7 +62,7 @@ class Checkpoints:
           OSError, ValueError: if the previous checkpoint could not be written.
         """
         state = jax.tree.map(np.asarray, state)
-        metadata = {_DIGEST: digest(state), _STRUCTURE: _digest_names(state)}
+        metadata = {_DIGEST: digest(state), _STRUCTURE: _digest_names(state), **saved_encoders.describe(state)}
         saved = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
         self._manager.save(int(state.step), args=saved, custom_metadata=metadata)
 

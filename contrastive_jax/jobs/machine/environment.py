@@ -12,7 +12,7 @@ import jax
 import contrastive_jax
 from contrastive_jax import spmd
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 _FLAGS = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES", "TF_CPP_", "OMP_NUM_THREADS", "GLIBC_TUNABLES")
 
 

@@ -1,10 +1,12 @@
 """Each benchmark runs on its smallest scale, and checks the values that it times."""
 
+import contextlib
+
 import pytest
 
 from configs import smoke
 from contrastive_jax.data import sources
-from experiments.benchmarks import convolution, losses, moments, ring, sets, training
+from experiments.benchmarks import convolution, feeding, losses, moments, ring, sets, training
 
 
 @pytest.fixture
@@ -65,6 +67,23 @@ def test_moments_are_as_exact_as_all_pairs(monkeypatch, capsys):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[1] for row in rows] == ["blockwise", "moments", "moments, ids", "moments"]
     assert all(float(error) < 1e-5 for row in rows for error in row[-2:])
+
+
+def test_feeding_reads_every_photograph(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(feeding, "has_torchvision", lambda: False)
+    assert feeding.main(["--images=8", "--repeats=1", "--cores=1", f"--folder={tmp_path}"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 1 |")]
+    assert row.startswith("| 1 | contrastive_jax | ")
+    assert [kind.workers for kind in feeding.list_kinds([1, 4])] == [None, None]
+    epoch = feeding.open_ours(tmp_path)
+    assert feeding.measure_epoch(epoch(), contextlib.nullcontext([5]), 2)[::3] == (8, 3)
+
+
+def test_rows_compare_neighbouring_epochs():
+    ours = [feeding.Epoch(100, seconds, seconds, 2**20) for seconds in (9, 1, 2)]
+    theirs = [feeding.Epoch(100, seconds, 2 * seconds, 2**21) for seconds in (9, 2, 2)]
+    row = feeding.format_row(feeding.Kind("torchvision, 2 workers", 2, 2), theirs, ours)
+    assert row == "| 2 | torchvision, 2 workers | 50 (50 to 50) | 25 | 40.00 | 2 | 1.50 (1.00 to 2.00) |"
 
 
 def test_both_forms_of_a_convolution(monkeypatch, capsys):

@@ -1,0 +1,129 @@
+"""Score a trained encoder on another data set than its run's: probes, nearest neighbours and geometry."""
+
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from contrastive_jax import evaluation
+from contrastive_jax.data import batches, sources
+from contrastive_jax.errors import SourceError, UsageError
+from contrastive_jax.jobs import config as config_lib
+from contrastive_jax.jobs import evaluate
+from contrastive_jax.jobs.encoder import Encoder
+from contrastive_jax.jobs.job import check_class_sizes
+from contrastive_jax.jobs.loading import load_untrained
+from contrastive_jax.jobs.logs import rows
+from contrastive_jax.jobs.machine import environment, files
+
+
+class Transfer(NamedTuple):
+    """The results on a data set, by representation."""
+
+    scores: dict[str, evaluation.Scores]
+    geometry: dict[str, evaluation.Geometry]  # of the test set
+    settings: evaluation.Settings
+
+
+def transfer(
+    encoder: Encoder, source: str, *, config: ConfigDict | None = None, data_dir: str | os.PathLike[str] | None = None
+) -> Transfer:
+    """Score raw pixels, the encoder that the run began with and the trained one on a labelled data set.
+
+    As at the end of the run: linear probe, k-NN and a probe on few labels on the features of un-augmented images; the
+    geometry of the projections of two random views of the test images.
+
+    Args:
+      encoder: of `load`.
+      source: the data set, see `data.sources.load`; its images have the channels of the run's.
+      config: the configuration of the run with other fields of `evaluation`; by default that of the run.
+      data_dir: where TensorFlow Datasets keeps its data.
+
+    Raises:
+      UsageError: the data set cannot be read, has other channels, no labels or too few images of a class; or the module
+        or the weights that the run began with cannot be made again.
+    """
+    config = encoder.config if config is None else config
+    splits = _open(source, config, data_dir or config.data.directory)
+    encoder.check_source(splits.train, f"--source={source}")
+    labels = sources.labels_of(splits.train)
+    if labels is None or sources.labels_of(splits.test) is None:
+        raise UsageError(f"--source={source}: expected labels in both splits, which the scores need, got none.")
+    check_class_sizes(labels, f"--source={source}", labels_per_class=config.evaluation.labels_per_class)
+    settings = evaluate.make_settings(config, splits.train)
+    encoders = {evaluate.UNTRAINED: load_untrained(encoder), encoder.which: encoder}
+    representations: dict[str, Callable[..., Any]] = (
+        {"raw pixels": evaluation.raw_pixels} if evaluate.scores_raw_pixels(config, *splits) else {}
+    )
+    representations |= {name: each.features for name, each in encoders.items()}
+    scores = {}
+    for name, features in representations.items():
+        print(f"Evaluating {name} ...", file=sys.stderr)
+        train, test = (batches.sequential(split, encoder.batch_size) for split in splits)
+        scores[name] = evaluation.score(features, train, test, settings)
+    print("Measuring the embeddings ...", file=sys.stderr)
+    return Transfer(scores, {name: _measure(each, splits.test, config) for name, each in encoders.items()}, settings)
+
+
+def _open(source: str, config: ConfigDict, data_dir: str | os.PathLike[str] | None) -> sources.Splits:
+    data = config.data
+    try:
+        return sources.load_splits(
+            source,
+            image_size=data.image_size,
+            stored_size=data.stored_size,
+            data_dir=data_dir,
+            cache_bytes=data.cache_gib * 2**30,
+        )
+    except SourceError as error:
+        raise UsageError(f"--source={source}: {error}") from None
+
+
+def _measure(encoder: Encoder, test: sources.Source, config: ConfigDict) -> evaluation.Geometry:
+    view_config = config_lib.view_config(config)
+    project = jax.jit(functools.partial(evaluate.project_views, view_config=view_config, seed=config.seed))
+    graphdef, params, state = encoder.functional
+
+    def of_batch(images: Any, ids: Any) -> jax.Array:
+        return project((graphdef, params, state), images, ids)
+
+    return evaluation.geometry(*evaluate.embed_source(of_batch, test, evaluate.MAX_TEST_IMAGES, config=config))
+
+
+def format_tables(found: Transfer) -> str:
+    """The results as Markdown tables, as those of a run."""
+    return "\n\n".join(
+        [evaluation.format_scores(found.scores, found.settings), evaluation.format_geometry(found.geometry)]
+    )
+
+
+def save(found: Transfer, encoder: Encoder, source: str, out: str | os.PathLike[str] | None = None) -> Path:
+    """Write the results as JSON; return the path.
+
+    Args:
+      found: of `transfer`.
+      encoder: what was scored.
+      source: on which data.
+      out: the file; by default `evaluation-SOURCE.json` in the workdir of the run, replaced if it exists.
+    """
+    if out is None:
+        name = re.sub(r"[^\w.-]+", "-", source).strip("-.")[-80:]
+        out = encoder.workdir / f"evaluation-{name}.json"
+    content = {
+        "source": source,
+        "encoder": {"which": encoder.which, "step": encoder.step, "digest": encoder.digest},
+        "evaluation": {name: row._asdict() for name, row in found.scores.items()},
+        "geometry": {name: row._asdict() for name, row in found.geometry.items()},
+        "settings": found.settings._asdict(),
+        "environment": environment.describe(),
+    }
+    with files.replace_atomically(out) as temporary:
+        temporary.write_text(json.dumps(rows.replace_nonfinite(content), indent=2, allow_nan=False) + "\n")
+    return Path(out)
