@@ -6,16 +6,19 @@
 
 pairs.npz holds u and v [n, d]; u_i and v_i are a pair. Optional: labels [n], and ids [n], of which equal ones are never
 each other's negatives. With --pairs=labels it holds x [n, d] and labels: each row is paired with another of its label.
+The file that experiments.embed writes is one: --pairs=labels --array=features.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from contrastive_jax import metrics
-from contrastive_jax.errors import MissingExtraError, UsageError
+from contrastive_jax.errors import UsageError
+from experiments import check_extra, program
+
+check_extra("flax", "matplotlib", "tqdm", extra="train", what="experiments.analyze")
 
 _STAGES = {"rows": "Rows read", "pairs": "Blocks of pairs", "nearest": "Candidates for the hardest negative"}
 _DEFAULT = metrics.Sampling()
@@ -39,6 +42,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--out", required=True, type=Path, help="the folder for analysis.png, analysis.md, analysis.json"
     )
     parser.add_argument("--pairs", choices=("rows", "labels"), default="rows", help="what makes a pair")
+    parser.add_argument("--array", default="x", help="the array of an .npz for --pairs=labels (%(default)s)")
     parser.add_argument("--labels", help="a .npy file of labels")
     parser.add_argument("--ids", help="a .npy file of instance ids")
     parser.add_argument("--names", default="u,v", help="what the two sets are called (%(default)s)")
@@ -68,7 +72,12 @@ def run(options: argparse.Namespace) -> str:
     from contrastive_jax.jobs.logs import analysis, analysis_pictures, progress
 
     pairs = embeddings.read_pairs(
-        options.files, pairs=options.pairs, labels=options.labels, ids=options.ids, seed=options.seed
+        options.files,
+        pairs=options.pairs,
+        array=options.array,
+        labels=options.labels,
+        ids=options.ids,
+        seed=options.seed,
     )
     sampling = metrics.Sampling(**{name: getattr(options, name) for name in metrics.Sampling._fields})
     rows = pairs.u.shape[0] if pairs.u.shape else 0
@@ -100,18 +109,12 @@ def run(options: argparse.Namespace) -> str:
     return analysis.format_tables(summary)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a command line; return the exit status."""
-    try:
-        options = parse(arguments)
-        print(run(options))
-    except (UsageError, MissingExtraError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str]) -> None:
+    """Run a command line."""
+    options = parse(arguments)
+    print(run(options))
     print(f"Picture, table and numbers are in {options.out}.")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program.run(main)

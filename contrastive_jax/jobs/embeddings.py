@@ -18,7 +18,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name
 _MAX_EXPANSION = 100  # embeddings hardly shrink when compressed; beyond this it is a bomb
 _ALWAYS_BYTES = 2**30  # no bomb, however small the file
-_NAMES = ("u", "v", "x", "labels", "ids")
+_NAMES = ("u", "v", "labels", "ids")
 
 
 class Pairs(NamedTuple):
@@ -48,6 +48,7 @@ def read_pairs(
     paths: Sequence[str],
     *,
     pairs: str = "rows",
+    array: str = "x",
     labels: str | None = None,
     ids: str | None = None,
     seed: int = 0,
@@ -58,6 +59,7 @@ def read_pairs(
       paths: one .npz with `u` and `v`, optional `labels` and `ids`, or with `x` and `labels`; or two .npy files; or one
         .npy file with `pairs="labels"`.
       pairs: `"rows"`: u_i and v_i are a pair; `"labels"`: each row of x and another of its label, drawn at random.
+      array: the name in the .npz of what is `x` here.
       labels: a .npy file of labels, in place of those in the .npz.
       ids: a .npy file of ids, in the same way.
       seed: of the drawing.
@@ -68,7 +70,7 @@ def read_pairs(
     Raises:
       UsageError: a file that cannot be read, holds objects, or lacks an array; the message is one line.
     """
-    arrays = _open_all(paths, pairs)
+    arrays = _open_all(paths, pairs, array)
     for name, path in (("labels", labels), ("ids", ids)):
         if path is not None:
             arrays[name] = _open_npy(Path(path))
@@ -77,16 +79,17 @@ def read_pairs(
         if name in arrays:
             arrays[name] = _read_names(f"{where}: {name}", arrays[name])
     if pairs == "labels":
-        return _pair_by_label(where, arrays, seed)
+        return _pair_by_label(where, arrays, array, seed)
     if not {"u", "v"} <= arrays.keys():
         raise UsageError(f"{where}: expected {_EXPECTED}, got {', '.join(sorted(arrays)) or 'none of them'}.")
     return Pairs(arrays["u"], arrays["v"], arrays.get("labels"), arrays.get("ids"), None, 0)
 
 
-def _open_all(paths: Sequence[str], pairs: str) -> dict[str, Any]:
+def _open_all(paths: Sequence[str], pairs: str, array: str) -> dict[str, Any]:
     files = [Path(path) for path in paths]
     if len(files) == 1 and files[0].suffix != ".npy":
-        return _open_npz(files[0])
+        arrays = _open_npz(files[0], [*_NAMES, *([array] if pairs == "labels" else [])])
+        return {"x" if name == array else name: x for name, x in arrays.items()}
     names = {("rows", 2): ("u", "v"), ("labels", 1): ("x",)}.get((pairs, len(files)))
     if names is None:
         raise UsageError(
@@ -96,14 +99,14 @@ def _open_all(paths: Sequence[str], pairs: str) -> dict[str, Any]:
     return {name: _open_npy(file) for name, file in zip(names, files, strict=True)}
 
 
-def _pair_by_label(where: str, arrays: dict[str, Any], seed: int) -> Pairs:
+def _pair_by_label(where: str, arrays: dict[str, Any], array: str, seed: int) -> Pairs:
     if not {"x", "labels"} <= arrays.keys():
         got = ", ".join(sorted(arrays)) or "none of them"
-        raise UsageError(f"{where}: expected x [n, d] and labels [n] for --pairs=labels, got {got}.")
+        raise UsageError(f"{where}: expected {array} [n, d] and labels [n] for --pairs=labels, got {got}.")
     x, labels = arrays["x"], arrays["labels"]
     if len(x.shape) != 2 or labels.shape != x.shape[:1]:
         raise UsageError(
-            f"{where}: expected x [n, d] and labels [n] for --pairs=labels, got {list(x.shape)} and "
+            f"{where}: expected {array} [n, d] and labels [n] for --pairs=labels, got {list(x.shape)} and "
             f"{list(labels.shape)}."
         )
     rows, partners = metrics.pair_by_label(labels, seed=seed)
@@ -130,10 +133,10 @@ def _open_npy(file: Path) -> np.ndarray:
         raise UsageError(f"{file}: expected a .npy file, got one that cannot be read: {reason(error)}.") from error
 
 
-def _open_npz(file: Path) -> dict[str, Any]:
+def _open_npz(file: Path, names: Sequence[str]) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as archive:
-            members = {name: archive.getinfo(f"{name}.npy") for name in _NAMES if f"{name}.npy" in archive.namelist()}
+            members = {name: archive.getinfo(f"{name}.npy") for name in names if f"{name}.npy" in archive.namelist()}
             packed = sum(m.file_size for m in members.values() if m.compress_type != zipfile.ZIP_STORED)
             if packed > max(_ALWAYS_BYTES, _MAX_EXPANSION * file.stat().st_size):
                 raise ValueError(f"it would expand to {packed} bytes, more than {_MAX_EXPANSION} times its own size")

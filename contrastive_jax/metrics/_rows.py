@@ -3,17 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax import jax_versions, pairwise
 from contrastive_jax.metrics._moments import RowMoments, merge_row_moments, row_moments
 
 CHUNK_ENTRIES = 2**17  # numbers of one set that are held at a time: in float64 1 MB, which fits a core's cache
 _MOST_ENTRIES = 2**21  # where d rows of d are more: a product of fewer rows costs as much
 OnProgress = Callable[[str, int, int], None]  # (stage, done, total)
-_normalize = jax.jit(pairwise.normalize)
 
 
 class Rows(Protocol):
@@ -62,12 +58,17 @@ def chunks(n: int, d: int) -> Iterator[slice]:
 
 
 def unit_rows(rows: Any) -> np.ndarray:
-    """Rows [k, d] of any float dtype, normalised as a loss does it, in float64."""
-    rows = np.asarray(rows).astype(np.float64)
-    filled = 1 << max(0, len(rows) - 1).bit_length()  # few shapes, so that few programs are compiled
-    with jax_versions.enable_x64():
-        padded = np.pad(rows, ((0, filled - len(rows)), (0, 0)))
-        return np.asarray(_normalize(jnp.asarray(padded)))[: len(rows)]
+    """Rows [k, d] of any float dtype, of length 1 in float64; a row of zeros stays zero."""
+    return _normalize(np.asarray(rows).astype(np.float64))[0]
+
+
+def _normalize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows and lengths, at any scale: `pairwise.normalize` by NumPy, because not every accelerator has float64."""
+    peak = np.abs(rows).max(axis=1)
+    part = rows / np.where(peak > 0, peak, 1)[:, None]
+    length = np.sqrt(np.sum(np.square(part), axis=1))
+    with np.errstate(over="ignore"):  # a length may be more than float64 holds
+        return part / np.where(peak > 0, length, 1)[:, None], peak * length
 
 
 def read(u: Rows, v: Rows, on_progress: OnProgress) -> Read:
@@ -82,10 +83,10 @@ def read(u: Rows, v: Rows, on_progress: OnProgress) -> Read:
         for k, rows in enumerate((u, v)):
             raw = np.asarray(rows[part]).astype(np.float64)
             finite[k, part] = np.isfinite(raw).all(axis=1)
-            norms[k, part] = _norms(raw)
             hashes[k, part] = _hash(raw)
-            units.append(unit_rows(np.where(finite[k, part, None], raw, 0)))
-            zero[k, part] = finite[k, part] & ~units[k].any(axis=1)
+            unit, norms[k, part] = _normalize(np.where(finite[k, part, None], raw, 0))
+            zero[k, part] = finite[k, part] & ~unit.any(axis=1)
+            units.append(unit)
         keep = (finite[:, part] & ~zero[:, part]).all(axis=0)
         a, b = (unit[keep] for unit in units)
         positive[part][keep] = np.sum(a * b, axis=1)
@@ -103,13 +104,6 @@ def read(u: Rows, v: Rows, on_progress: OnProgress) -> Read:
         for k, rows in enumerate((u, v))
     ]
     return Read((reports[0], reports[1]), kept, positive[kept], distance / max(len(kept), 1), (moments[0], moments[1]))
-
-
-def _norms(rows: np.ndarray) -> np.ndarray:
-    """Lengths, without overflow or underflow of the squares."""
-    peak = np.abs(rows).max(axis=1)
-    with np.errstate(all="ignore"):
-        return np.where(peak > 0, peak * np.sqrt(np.sum(np.square(rows / peak[:, None]), axis=1)), peak)
 
 
 def _hash(rows: np.ndarray) -> np.ndarray:

@@ -49,12 +49,13 @@ def test_two_npy_files_with_labels_and_ids():
     assert found.labels.tolist() == LABELS.tolist() and found.ids.tolist() == (LABELS + 1).tolist()
 
 
-@pytest.mark.parametrize("paths", [["x.npz"], ["x.npy"]])
+@pytest.mark.parametrize("paths", [["x.npz"], ["features.npz"], ["x.npy"]])
 def test_pairs_by_label_of_one_array(paths):
     np.savez("x.npz", x=U, labels=LABELS)
+    np.savez("features.npz", features=U, x=V)
     np.save("x.npy", U)
     np.save("labels.npy", LABELS)
-    found = embeddings.read_pairs(paths, pairs="labels", labels="labels.npy")
+    found = embeddings.read_pairs(paths, pairs="labels", labels="labels.npy", array=paths[0].partition(".")[0])
     rows, partners = found.rows
     assert rows.tolist() == [0, 1, 2, 3, 5] and found.alone == 1
     assert found.u.shape == (5, 3) and found.u.dtype == np.float32
@@ -100,7 +101,7 @@ def write_text():
 
 
 def write_one_set():
-    np.savez("pairs.npz", x=U, u=U)
+    np.savez("pairs.npz", z=U, u=U)
 
 
 def write_labels(labels):
@@ -117,8 +118,8 @@ def write_labels(labels):
         (write_bomb, {"paths": ["pairs.npz"]}, "it would expand to 2097152 bytes"),
         (write_text, {"paths": ["pairs.npz"]}, "pairs.npz: .* cannot be read: File is not a zip file"),
         (write_text, {"paths": ["u.npy", "u.npy"]}, "u.npy: .* cannot be read: the magic string"),
-        (write_one_set, {"paths": ["pairs.npz"]}, r"expected arrays u and v \[n, d\], or x .*, got u, x\."),
-        (write_one_set, {"paths": ["pairs.npz"], "pairs": "labels"}, "expected x .* and labels .*, got u, x"),
+        (write_one_set, {"paths": ["pairs.npz"]}, r"expected arrays u and v \[n, d\], or x .*, got u\."),
+        (write_one_set, {"paths": ["pairs.npz"], "pairs": "labels"}, r"expected x .* and labels .*, got u\."),
         (lambda: None, {"paths": ["pairs.npz"]}, "pairs.npz: expected an .npz .*, got no such file"),
         (lambda: None, {"paths": ["u.npy", "v.npy"]}, "u.npy: expected a .npy file, got no such file"),
         (lambda: None, {"paths": ["u.npy"]}, "two .npy files, or one .npy file with --pairs=labels, got u.npy"),
