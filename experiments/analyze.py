@@ -10,6 +10,7 @@ The file that experiments.embed writes is one: --pairs=labels --array=features.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> str:
     from contrastive_jax.jobs import embeddings
     from contrastive_jax.jobs.logs import analysis, analysis_pictures, progress
 
+    _check_folder(options.out)
     pairs = embeddings.read_pairs(
         options.files,
         pairs=options.pairs,
@@ -107,6 +109,13 @@ def run(options: argparse.Namespace) -> str:
             f"--out={options.out}: expected a folder that can be written, got {error.strerror!r}."
         ) from error
     return analysis.format_tables(summary)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse, before the work, a folder that cannot be made or written."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--out={out}: expected a folder that can be written, got {there}, which cannot.")
 
 
 def main(arguments: Sequence[str]) -> None:

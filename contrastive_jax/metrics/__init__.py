@@ -6,7 +6,6 @@ from contrastive_jax.metrics._analysis import KindOfPair as KindOfPair
 from contrastive_jax.metrics._analysis import Sampling as Sampling
 from contrastive_jax.metrics._analysis import View as View
 from contrastive_jax.metrics._analysis import analyze as analyze
-from contrastive_jax.metrics._analysis import pair_by_label as pair_by_label
 from contrastive_jax.metrics._blocks import Estimate as Estimate
 from contrastive_jax.metrics._blocks import Histogram as Histogram
 from contrastive_jax.metrics._classes import ClassVariance as ClassVariance
@@ -28,6 +27,7 @@ from contrastive_jax.metrics._negatives import merge_negative_moments as merge_n
 from contrastive_jax.metrics._negatives import negative_moments as negative_moments
 from contrastive_jax.metrics._optima import Comparison as Comparison
 from contrastive_jax.metrics._optima import compare_with_optima as compare_with_optima
+from contrastive_jax.metrics._pairing import pair_by_label as pair_by_label
 from contrastive_jax.metrics._rows import RowReport as RowReport
 from contrastive_jax.metrics._rows import Rows as Rows
 from contrastive_jax.metrics._similarity import PairSimilarities as PairSimilarities

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from contrastive_jax.errors import UsageError
 from contrastive_jax.metrics import _blocks, _exact_moments, _moments, _nearest
@@ -10,6 +11,7 @@ from contrastive_jax.metrics._blocks import Blocks, Estimate, Histogram
 from contrastive_jax.metrics._classes import ClassVariance, variance_by_class
 from contrastive_jax.metrics._exact_moments import ExactMoments
 from contrastive_jax.metrics._nearest import HardestNegatives
+from contrastive_jax.metrics._pairing import number_names
 from contrastive_jax.metrics._rows import OnProgress, Read, RowReport, Rows, chunks, read, take, unit_rows
 from contrastive_jax.metrics._similarity import similarity_edges
 
@@ -82,8 +84,8 @@ def analyze(
     u: Rows,
     v: Rows,
     *,
-    ids: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
+    ids: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
     num_bins: int = 200,
     sampling: Sampling = Sampling(),  # noqa: B008
     on_progress: OnProgress = lambda *_: None,
@@ -126,30 +128,31 @@ def analyze(
     References:
       Lee et al., 2025, Section 5; Koromilas et al., 2024, Section 7; Efron and Stein, 1981, on the jackknife.
     """
+    ids, labels = (None if names is None else np.asarray(names) for names in (ids, labels))
     _check(u, v, ids, labels, num_bins, sampling)
-    n, d = u.shape
-    found = read(u, v, on_progress)
+    found, numbered = read(u, v, on_progress), None if ids is None else number_names(ids)
     kept = found.kept
     if len(kept) < 2:
-        raise UsageError(f"expected at least 2 pairs with finite rows that are not zero, got {len(kept)} of {n}.")
-    numbered = np.arange(n, dtype=np.int32) if ids is None else _number(ids)
+        raise UsageError(
+            f"expected at least 2 pairs with finite rows that are not zero, got {len(kept)} of {u.shape[0]}."
+        )
+    every = np.arange(u.shape[0], dtype=np.int32) if numbered is None else numbered
     is_exact = len(kept) <= sampling.exact_rows
-    rows = [kept] if is_exact else _draw(kept, sampling)
-    blocks = _blocks.measure_blocks(u, v, numbered, rows, num_bins=num_bins, on_progress=on_progress)
-    moments = _moments_of_negatives(u, v, found, None if ids is None else numbered)
+    rows, anchors = ([kept], kept) if is_exact else _draw(kept, sampling)
+    blocks = _blocks.measure_blocks(u, v, every, rows, num_bins=num_bins, on_progress=on_progress)
+    cross_view, within_view = _moments_of_negatives(u, v, found, numbered)
     views = _views(u, v, found, blocks, labels)
-    anchors = kept if is_exact else _draw_anchors(kept, sampling)
-    hardest = _nearest.find_hardest(u, v, numbered, anchors, kept, on_progress)
+    hardest = _nearest.find_hardest(u, v, every, anchors, kept, on_progress)
     return Analysis(
-        num_rows=n,
+        num_rows=u.shape[0],
         num_kept=len(kept),
-        num_instances=len(np.unique(numbered[kept])),
-        dimensions=d,
+        num_instances=len(np.unique(every[kept])),
+        dimensions=u.shape[1],
         sampling=None if is_exact else sampling,
         num_bins=num_bins,
         positive=_positives(found.positive, num_bins),
-        cross_view=KindOfPair(*moments[0], blocks.cross_view),
-        within_view=KindOfPair(*moments[1], blocks.within_view),
+        cross_view=KindOfPair(*cross_view, blocks.cross_view),
+        within_view=KindOfPair(*within_view, blocks.within_view),
         alignment=found.squared_distance,
         gap=_gap(u, v, found, blocks.rows),
         u=views[0],
@@ -160,48 +163,11 @@ def analyze(
     )
 
 
-def pair_by_label(labels: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of rows of one set: each row with another of its label, drawn at random, each row once on either side.
-
-    Within a label the partners form one cycle, so that no row is its own and none is left out.
-
-    Args:
-      labels: [n], integers or strings.
-      seed: of the drawing.
-
-    Returns:
-      (rows, partners), int64 [k]: the rows whose label has at least two, ascending, and the partner of each.
-
-    Example:
-      >>> rows, partners = metrics.pair_by_label(np.array([5, 7, 5, 9]))
-      >>> rows.tolist(), partners.tolist()
-      ([0, 2], [2, 0])
-    """
-    which = _number(labels)
-    order = np.lexsort((np.random.default_rng(seed).random(len(which)), which))
-    number = np.bincount(which)
-    start = np.cumsum(number) - number
-    following = np.arange(1, len(which) + 1)
-    following[(start + number - 1)[number > 0]] = start[number > 0]
-    partners = np.empty(len(which), np.int64)
-    partners[order] = order[following]
-    rows = np.flatnonzero(number[which] > 1)
-    return rows, partners[rows]
-
-
-def _number(names: np.ndarray) -> np.ndarray:
-    """Names as int32 from 0: two rows have the same number if and only if they have the same name."""
-    return np.unique(np.asarray(names), return_inverse=True)[1].reshape(-1).astype(np.int32)
-
-
-def _draw(kept: np.ndarray, sampling: Sampling) -> list[np.ndarray]:
-    block_rows = min(sampling.block_rows, len(kept))
-    return _blocks.draw_blocks(kept, num_blocks=sampling.num_blocks, block_rows=block_rows, seed=sampling.seed)
-
-
-def _draw_anchors(kept: np.ndarray, sampling: Sampling) -> np.ndarray:
-    number = min(sampling.num_anchors, len(kept))
-    return np.sort(np.random.default_rng(sampling.seed + 1).choice(kept, number, replace=False))
+def _draw(kept: np.ndarray, sampling: Sampling) -> tuple[list[np.ndarray], np.ndarray]:
+    """Blocks of rows whose pairs are formed, and anchors whose hardest negative is found."""
+    block_rows, num_anchors = (min(number, len(kept)) for number in (sampling.block_rows, sampling.num_anchors))
+    blocks = _blocks.draw_blocks(kept, num_blocks=sampling.num_blocks, block_rows=block_rows, seed=sampling.seed)
+    return blocks, np.sort(np.random.default_rng(sampling.seed + 1).choice(kept, num_anchors, replace=False))
 
 
 def _moments_of_negatives(u: Rows, v: Rows, found: Read, ids: np.ndarray | None) -> tuple[ExactMoments, ExactMoments]:
