@@ -10,6 +10,7 @@ import pytest
 
 from contrastive_jax import metrics
 from contrastive_jax.errors import UsageError
+from contrastive_jax.jobs.logs import progress
 from experiments import analyze
 
 RNG = np.random.default_rng(0)
@@ -129,6 +130,16 @@ def test_what_is_wrong_is_one_line(arguments, message):
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "analyze.md"]
+
+
+def test_a_terminal_has_a_bar_for_each_stage(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress.StageProgress({"rows": "Rows read"}) as shown:
+        for stage, total in (("rows", 4), ("pairs", 2)):
+            for done in range(1, total + 1):
+                shown(stage, done, total)
+    bars = re.findall(r"(\S[^\r\n]*?): 100%\|[^\r\n]*\| (\d)/(\d) ", capsys.readouterr().err)
+    assert ("Rows read", "4", "4") in bars and ("pairs", "2", "2") in bars
 
 
 def test_the_example_of_the_page():
