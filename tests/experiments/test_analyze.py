@@ -82,7 +82,7 @@ def test_one_array_with_labels_names_rows_of_the_file():
     assert found["similarities"]["cross_view"]["mean"] == pytest.approx((unit @ unit.T)[negative].mean(), abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["collapsed", "one instance", "dollars", "many classes", "wide norms"])
+@pytest.mark.parametrize("kind", ["collapsed", "one instance", "dollars", "many classes", "wide norms", "great norms"])
 def test_every_picture_can_be_drawn(kind):
     u, v, labels, ids = U, V, None, None
     if kind == "collapsed":
@@ -93,6 +93,9 @@ def test_every_picture_can_be_drawn(kind):
         labels = np.array(["$x_$", "$\\frac$", "plain"])[LABELS]
     elif kind == "many classes":
         labels = np.arange(60) % 40
+    elif kind == "great norms":
+        u = 1e300 * u.astype(np.float64)
+        v = u
     else:
         u = u * np.geomspace(1e-6, 1e6, 60, dtype=np.float32)[:, None]
     np.savez("pairs.npz", u=u, v=v, **{k: x for k, x in {"labels": labels, "ids": ids}.items() if x is not None})
