@@ -124,3 +124,37 @@ class Progress:
 
 def _share(part: float, whole: float) -> float:
     return min(part / whole, 1.0) if whole > 0 else 0.0
+
+
+class StageProgress:
+    """Shows the progress of work in stages, a bar each in a terminal and a line each elsewhere.
+
+    Call it as (stage, done, total), as `metrics.analyze` does. Use it as a context manager.
+
+    Args:
+      names: what each stage is called on the screen, by stage.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names, self._stage, self._start = names, "", 0.0
+        self._in_terminal = sys.stderr.isatty()
+        self._bar: Any = None
+
+    def __enter__(self) -> "StageProgress":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """So much of a stage is done."""
+        name = self._names.get(stage, stage)
+        if stage != self._stage:
+            self.__exit__()
+            self._stage, self._start = stage, time.perf_counter()
+            self._bar = tqdm(total=total, desc=name, unit="", disable=not self._in_terminal, dynamic_ncols=True)
+        if self._in_terminal:
+            self._bar.update(done - self._bar.n)
+        elif done >= total:
+            print(f"{name}: {total:,} in {time.perf_counter() - self._start:.1f} s", file=sys.stderr)
