@@ -50,10 +50,8 @@ def list_fields(app: Sphinx, what: str, name: str, item: Any, options: Any, line
     if what != "class" or not hasattr(item, "_fields") or any(line.startswith(":ivar") for line in lines):
         return
     comments = _FIELD.findall(inspect.getsource(item))
-    lines += [
-        "",
-        *(f":ivar {field}: {text}".replace("**", r"\*\*").replace("|", r"\|") for field, text in comments if text),
-    ]
+    escaped = ((field, text.replace("**", r"\*\*").replace("|", r"\|")) for field, text in comments)
+    lines += ["", *(f":ivar {field}: {text}" for field, text in escaped if text)]
 
 
 def skip_field(app: Sphinx, what: str, name: str, item: Any, skip: bool, options: Any) -> bool | None:

@@ -26,6 +26,7 @@ WHOLE_FILES = (
     "tests/training/test_step.py",
 )
 TESTS = (
+    "tests/experiments/studies/test_pairs.py::test_two_transforms_of_the_digits_agree",
     "tests/experiments/test_analyze.py::test_two_files_without_labels_sampled",
     "tests/metrics/test_analysis.py::test_standard_errors_are_those_of_many_draws",
     "tests/metrics/test_analysis.py::test_uniform_points_are_at_the_uniform_law",

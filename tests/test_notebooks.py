@@ -54,7 +54,7 @@ def test_it_installs_without_moving_jax_or_numpy(path):
     assert '("jax", "jaxlib", "numpy")' in install and "*missing, *held" in install
     assert f"@ git+https://github.com/{REPOSITORY}" in install
     # A package of Colab's own that is there is no reason to install anything.
-    assert "if importlib.util.find_spec(module) is None" in install
+    assert "importlib.util.find_spec(module) is None" in install
 
 
 @each

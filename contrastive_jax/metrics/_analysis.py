@@ -42,7 +42,7 @@ class View(NamedTuple):
     """One set by itself."""
 
     report: RowReport  # of all its rows; everything else of those that are kept
-    mean_length: float  # |mean of the unit rows|; 0 is centred
+    mean_length: float  # of the mean of the unit rows; 0 is centred
     uniformity: Estimate
     wasserstein_uniformity: Estimate
     effective_rank: float
@@ -54,7 +54,7 @@ class View(NamedTuple):
 class Gap(NamedTuple):
     """The distance of the two sets' means, and how the rows that were formed lie along it."""
 
-    distance: float  # |mean of u - mean of v|
+    distance: float  # of the mean of u from that of v
     u: np.ndarray  # float64 [r], each row's component along the direction from the mean of v to that of u
     v: np.ndarray  # float64 [r]
 

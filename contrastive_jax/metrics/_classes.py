@@ -14,9 +14,9 @@ class ClassVariance(NamedTuple):
 
     classes: np.ndarray  # [c], the labels, ascending
     number: np.ndarray  # int64 [c], rows of each
-    within: np.ndarray  # float64 [c], mean of |x - mean of its class|^2
-    between: float  # mean over the rows of |mean of its class - mean of all|^2
-    total: float  # mean of |x - mean of all|^2
+    within: np.ndarray  # float64 [c], mean squared distance from the mean of the class
+    between: float  # mean over the rows of the squared distance of the mean of its class from that of all
+    total: float  # mean squared distance from the mean of all
 
     @property
     def share_between(self) -> float:

@@ -147,7 +147,8 @@ def rank(x: ArrayLike, *, tolerance: float = 1e-5) -> int:
 def spectrum(x: ArrayLike) -> np.ndarray:
     r"""Variances of the embeddings along their principal axes: the eigenvalues of their covariance, descending.
 
-    Their sum is n/(n-1) (1 - |mean|^2). A few large ones and a tail near 0 are a collapse of dimensions.
+    Their sum is n/(n-1) times 1 less the squared length of the mean. A few large ones and a tail near 0
+    are a collapse of dimensions.
 
     Args:
       x: [n, d] unit-norm embeddings.

@@ -103,5 +103,5 @@ def _compare(
     quantity: str, measured: float, optimum: float | tuple[float, float], reference: str, error: float = 0.0
 ) -> Comparison:
     least, greatest = optimum if isinstance(optimum, tuple) else (optimum, optimum)
-    distance = max(least - measured, measured - greatest, 0.0)
-    return Comparison(quantity, measured, error, (least, greatest), distance, reference)
+    distance = float(max(least - measured, measured - greatest, 0.0))
+    return Comparison(quantity, float(measured), error, (least, greatest), distance, reference)

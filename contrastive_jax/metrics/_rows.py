@@ -33,7 +33,7 @@ class RowReport(NamedTuple):
     not_finite: np.ndarray  # int64, the rows with NaN or infinity
     zero: np.ndarray  # int64, the rows of zeros, which have no direction
     repeated: np.ndarray  # int64 [r, 2], rows that equal an earlier one, and the first that they equal
-    norms: np.ndarray  # float64 [n], before normalising; NaN in rows that are not finite
+    norms: np.ndarray  # float64 [n], before normalising, at most the largest float64; NaN where not finite
 
 
 class Read(NamedTuple):
@@ -68,7 +68,8 @@ def _normalize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     part = rows / np.where(peak > 0, peak, 1)[:, None]
     length = np.sqrt(np.sum(np.square(part), axis=1))
     with np.errstate(over="ignore"):  # a length may be more than float64 holds
-        return part / np.where(peak > 0, length, 1)[:, None], peak * length
+        norms = np.minimum(peak * length, np.finfo(np.float64).max)
+    return part / np.where(peak > 0, length, 1)[:, None], norms
 
 
 def read(u: Rows, v: Rows, on_progress: OnProgress) -> Read:

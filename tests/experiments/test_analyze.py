@@ -10,6 +10,7 @@ import pytest
 
 from contrastive_jax import metrics
 from contrastive_jax.errors import UsageError
+from contrastive_jax.jobs.logs import progress
 from experiments import analyze
 
 RNG = np.random.default_rng(0)
@@ -81,7 +82,7 @@ def test_one_array_with_labels_names_rows_of_the_file():
     assert found["similarities"]["cross_view"]["mean"] == pytest.approx((unit @ unit.T)[negative].mean(), abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["collapsed", "one instance", "dollars", "many classes", "wide norms"])
+@pytest.mark.parametrize("kind", ["collapsed", "one instance", "dollars", "many classes", "wide norms", "great norms"])
 def test_every_picture_can_be_drawn(kind):
     u, v, labels, ids = U, V, None, None
     if kind == "collapsed":
@@ -92,6 +93,9 @@ def test_every_picture_can_be_drawn(kind):
         labels = np.array(["$x_$", "$\\frac$", "plain"])[LABELS]
     elif kind == "many classes":
         labels = np.arange(60) % 40
+    elif kind == "great norms":
+        u = 1e300 * u.astype(np.float64)
+        v = u
     else:
         u = u * np.geomspace(1e-6, 1e6, 60, dtype=np.float32)[:, None]
     np.savez("pairs.npz", u=u, v=v, **{k: x for k, x in {"labels": labels, "ids": ids}.items() if x is not None})
@@ -129,6 +133,16 @@ def test_what_is_wrong_is_one_line(arguments, message):
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "analyze.md"]
+
+
+def test_a_terminal_has_a_bar_for_each_stage(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress.StageProgress({"rows": "Rows read"}) as shown:
+        for stage, total in (("rows", 4), ("pairs", 2)):
+            for done in range(1, total + 1):
+                shown(stage, done, total)
+    bars = re.findall(r"(\S[^\r\n]*?): 100%\|[^\r\n]*\| (\d)/(\d) ", capsys.readouterr().err)
+    assert ("Rows read", "4", "4") in bars and ("pairs", "2", "2") in bars
 
 
 def test_the_example_of_the_page():
