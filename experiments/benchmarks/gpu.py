@@ -16,8 +16,7 @@ import concurrent.futures
 import importlib.util
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from jax import lax
 
 from contrastive_jax import jax_versions, losses
 from contrastive_jax.pairwise import shared
-from experiments.benchmarks.losses import TEMPERATURE, D, make_embeddings
+from experiments.benchmarks.losses import TEMPERATURE, D, make_embeddings, time_runs
 
 PRODUCTS = {"simclr": 6, "dcl": 6, "dhel": 3, "kcl": 3, "info_nce": 3, "siglip": 3}  # of [m, d] by [d, m]
 PRECISIONS = ("highest", "high", "default", "BF16_BF16_F32")
@@ -85,18 +84,8 @@ def measure_rates() -> dict[str, float]:
     for name, (dtype, precision) in kinds.items():
         x = jax.random.normal(jax.random.key(0), (8192, 8192), dtype)
         product = jax.jit(partial(lambda precision, x: jnp.matmul(x, x.T, precision=precision), precision))
-        rates[name] = 2 * 8192**3 / min(_time(partial(lambda f, x: jax.block_until_ready(f(x)), product, x), 7))
+        rates[name] = 2 * 8192**3 / min(time_runs(partial(lambda f, x: jax.block_until_ready(f(x)), product, x), 7))
     return rates
-
-
-def _time(run: Callable[[], object], repeats: int) -> list[float]:
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return times
 
 
 def _kind(cell: Cell) -> str:
@@ -109,7 +98,7 @@ def _kind(cell: Cell) -> str:
 def measure(cell: Cell, compiled: Any, error: float, rates: dict[str, float], repeats: int) -> str:
     """One row of the table."""
     views = [jnp.asarray(x) for x in make_embeddings(cell.m)]
-    times = _time(lambda: jax.block_until_ready(compiled(*views)), repeats)
+    times = time_runs(lambda: jax.block_until_ready(compiled(*views)), repeats)
     median, megabytes = statistics.median(times), compiled.memory_analysis().temp_size_in_bytes / 1e6
     share = PRODUCTS[cell.loss] * 2 * cell.m**2 * D / median / rates[_kind(cell)]
     return (
@@ -156,7 +145,7 @@ def measure_torch(name: str, m: int, rates: dict[str, float], repeats: int) -> I
                 torch.cuda.synchronize()
 
             torch.cuda.reset_peak_memory_stats()
-            times = _time(run, repeats)
+            times = time_runs(run, repeats)
         except torch.cuda.OutOfMemoryError:
             yield f"| {name} | {m:,} | PyTorch, {kind} | out of memory | | | |"
             continue

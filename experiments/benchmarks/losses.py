@@ -118,13 +118,14 @@ def measure_floor(name: str, m: int) -> float:
     size = min(m, 2048)
     x = jnp.asarray(make_embeddings(size)[0])
     step = jax.jit(lambda x: jnp.matmul(x, x.T, precision="highest"))
-    times = _time(lambda: jax.block_until_ready(step(x)), 7)
+    times = time_runs(lambda: jax.block_until_ready(step(x)), 7)
     product = statistics.median(times) * (m / size) ** 2
     # In products of [m, d] by [d, m]: SimCLR's and DCL's symmetric matrix is four of them, DHEL's and KCL's are two.
     return {"simclr": 6, "dcl": 6, "dhel": 3, "kcl": 3, "info_nce": 3, "siglip": 3}[name] * product
 
 
-def _time(run: Callable[[], object], repeats: int) -> list[float]:
+def time_runs(run: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each of some runs, after one that is not timed."""
     run()
     times = []
     for _ in range(repeats):
@@ -146,7 +147,7 @@ def measure_cell(name: str, library: str, m: int, repeats: int) -> dict[str, Any
     if not error < TOLERANCE:
         return {"failed": f"another value: {error:.1e}"}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times = _time(_make(name, library, u, v), repeats)
+    times = time_runs(_make(name, library, u, v), repeats)
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     seconds, lower = statistics.median(times), measure_floor(name, m)
     return {
