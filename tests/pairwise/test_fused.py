@@ -1,5 +1,6 @@
 """The GPU kernels, run as ordinary programs by Pallas's interpreter: what tiles of XLA give, at each precision."""
 
+import inspect
 import re
 
 import jax
@@ -25,6 +26,19 @@ FORMS = {
     ),
     "total": lambda a, c, *, scale, **options: [pairwise.total(lambda s: jnp.exp(scale * s), a, c, **options)],
 }
+
+
+@pytest.fixture
+def lowered_for_a_gpu(monkeypatch):
+    """A program for a GPU, on a CPU; JAX 0.12 wants to be told of which card, where none is there."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    device = getattr(jax.sharding, "AbstractDevice", None)
+    if device is None or "platform" not in inspect.signature(device).parameters:
+        yield
+        return
+    card = device(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=card)):
+        yield
 
 
 @pytest.fixture
@@ -98,9 +112,7 @@ def test_kernels_under_vmap(interpreted):
 
 @pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("loss", ["info_nce", "simclr", "kcl"])
-def test_kernels_lower_to_triton(loss, precision, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-
+def test_kernels_lower_to_triton(loss, precision, lowered_for_a_gpu):
     def mean(u, v):
         return getattr(losses, loss)(u, v, implementation="pallas", precision=precision).mean()
 
@@ -111,9 +123,7 @@ def test_kernels_lower_to_triton(loss, precision, monkeypatch):
     assert max(entries) < 5000 * 5000  # no matrix of similarities outside the kernels
 
 
-def test_kernels_lower_under_the_checks_of_shard_map(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-
+def test_kernels_lower_under_the_checks_of_shard_map(lowered_for_a_gpu):
     def of_device(u, v):
         return losses.simclr(u, v, axis_name=AXIS, implementation="pallas")
 
