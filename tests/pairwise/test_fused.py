@@ -1,5 +1,6 @@
 """The GPU kernels, run as ordinary programs by Pallas's interpreter: what tiles of XLA give, at each precision."""
 
+import contextlib
 import inspect
 import re
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from contrastive_jax import losses, pairwise
 from contrastive_jax.pairwise import _fused, _kernels, shared
@@ -28,16 +30,22 @@ FORMS = {
 }
 
 
-@pytest.fixture
-def lowered_for_a_gpu(monkeypatch):
-    """A program for a GPU, on a CPU; JAX 0.12 wants to be told of which card, where none is there."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+def mesh_of_a_gpu(sizes, names):
+    """A mesh of a GPU that is not there, which JAX 0.12 lowers kernels for; None before."""
     device = getattr(jax.sharding, "AbstractDevice", None)
     if device is None or "platform" not in inspect.signature(device).parameters:
-        yield
-        return
+        return None
     card = device(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="cuda")
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=card)):
+    types = (jax.sharding.AxisType.Auto,) * len(names)
+    return jax.sharding.AbstractMesh(sizes, names, types, abstract_device=card)
+
+
+@pytest.fixture
+def lowered_for_a_gpu(monkeypatch):
+    """A program for a GPU, on a CPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    mesh = mesh_of_a_gpu((), ())
+    with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
         yield
 
 
@@ -123,11 +131,15 @@ def test_kernels_lower_to_triton(loss, precision, lowered_for_a_gpu):
     assert max(entries) < 5000 * 5000  # no matrix of similarities outside the kernels
 
 
-def test_kernels_lower_under_the_checks_of_shard_map(lowered_for_a_gpu):
+def test_kernels_lower_under_the_checks_of_shard_map(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
     def of_device(u, v):
         return losses.simclr(u, v, axis_name=AXIS, implementation="pallas")
 
-    mapped, rows = MAPPINGS["shard_map"](of_device, 1), jax.ShapeDtypeStruct((512, 64), jnp.float32)
+    mesh = mesh_of_a_gpu((1,), (AXIS,)) or jax.sharding.Mesh(np.array(jax.devices()[:1]), (AXIS,))
+    mapped = jax.shard_map(of_device, mesh=mesh, in_specs=PartitionSpec(AXIS), out_specs=PartitionSpec(AXIS))
+    rows = jax.ShapeDtypeStruct((512, 64), jnp.float32)
     grad = jax.jit(jax.value_and_grad(lambda u, v: mapped(u, v).mean(), (0, 1)))
     assert "triton" in grad.trace(rows, rows).lower(lowering_platforms=("cuda",)).as_text()
 
