@@ -51,24 +51,28 @@ def trace(job: Job) -> None:
         raise UsageError(f"the encoder cannot be evaluated (train=False): {parts.describe_error(error)}") from error
 
 
-def evaluate(job: Job, state: TrainState) -> Evaluation:
+def evaluate(job: Job, state: TrainState, known: Evaluation | None = None) -> Evaluation:
     """Evaluate the untrained encoder, the trained one and, for the scores, raw pixels.
 
     Geometry and similarities are those of the projections that the loss compares, with running statistics, on two
     random views of each image from `views.EVALUATION_EPOCH`, which training never uses.
+
+    Args:
+      job: the run.
+      state: its state after training.
+      known: the evaluation of a run that differs in its training alone; what they share is taken from it.
     """
-    encoders = {UNTRAINED: job.initial, TRAINED: state}
+    encoders = {UNTRAINED: job.initial, TRAINED: state} if known is None else {TRAINED: state}
     encoders = {name: jax.device_put(_without_optimizer(encoder)) for name, encoder in encoders.items()}
-    scores = _score(job, encoders)
+    scores = _score(job, encoders, known)
     print("Measuring the embeddings ...", file=sys.stderr)
     embed = _embedder(job)
-    describe = jax.jit(functools.partial(metrics.similarity_distribution, num_bins=job.config.log.num_bins))
     some = batches.sample(len(job.train), MAX_TRAINING_PAIRS, seed=job.config.seed)
-    found = Evaluation(scores, {}, {}, {})
+    found = Evaluation(scores, *(({}, {}, {}) if known is None else map(dict, known[1:])))
     for name, encoder in encoders.items():
         found.geometry[name] = evaluation.geometry(*embed(encoder, job.test, MAX_TEST_IMAGES))
         u, v = embed(encoder, job.train, len(job.train))
-        found.similarity[name] = metrics.to_host(describe(u[some], v[some]))
+        found.similarity[name] = metrics.to_host(_describe(u[some], v[some], num_bins=job.config.log.num_bins))
         found.whole[name] = _measure_whole(u, v)
     return found
 
@@ -77,6 +81,11 @@ def _measure_whole(u: np.ndarray, v: np.ndarray) -> evaluation.Similarities:
     negatives = jax.jit(metrics.negative_moments)(u, v)
     positive = np.einsum("nd,nd->n", u, v).mean(dtype=np.float64)
     return evaluation.Similarities(len(u), positive.item(), float(negatives.mean), float(negatives.variance))
+
+
+# Compiled once for all runs of a process that have the same model and views.
+_describe = jax.jit(metrics.similarity_distribution, static_argnames="num_bins")
+_compute_features = jax.jit(compute_features, static_argnums=(0, 1))
 
 
 def _without_optimizer(state: TrainState) -> TrainState:
@@ -95,16 +104,19 @@ def _features(job: Job) -> Callable[[TrainState, jax.Array], jax.Array]:
     return features
 
 
-def _score(job: Job, encoders: dict[str, TrainState]) -> dict[str, evaluation.Scores]:
+def _score(job: Job, encoders: dict[str, TrainState], known: Evaluation | None) -> dict[str, evaluation.Scores]:
     if sources.labels_of(job.train) is None or sources.labels_of(job.test) is None:
         print("Skipping the scores: the images have no labels.", file=sys.stderr)
         return {}
-    features = jax.jit(_features(job))
     representations: dict[str, Callable[..., jax.Array]] = (
-        {"raw pixels": evaluation.raw_pixels} if _scores_raw_pixels(job) else {}
+        {"raw pixels": evaluation.raw_pixels} if known is None and _scores_raw_pixels(job) else {}
     )
-    representations |= {name: functools.partial(features, encoder) for name, encoder in encoders.items()}
-    scores = {}
+    features = functools.partial(_compute_features, job.program.graphdef, job.program.view_config)
+    representations |= {
+        name: functools.partial(features, encoder.params.model, encoder.model_state)
+        for name, encoder in encoders.items()
+    }
+    scores = {} if known is None else dict(known.scores)
     for name, fn in representations.items():
         print(f"Evaluating {name} ...", file=sys.stderr)
         train, test = (batches.sequential(s, job.config.evaluation.batch_size) for s in (job.train, job.test))
@@ -157,7 +169,12 @@ def _project(job: Job) -> Callable[[TrainState, jax.Array, jax.Array], jax.Array
 
 
 def project_views(
-    model: tuple[Any, Any, Any], images: jax.Array, ids: jax.Array, *, view_config: views.ViewConfig, seed: int
+    model: tuple[Any, Any, Any],
+    images: jax.Array,
+    ids: jax.Array,
+    *,
+    view_config: views.ViewConfig,
+    seed: int | np.uint32,
 ) -> jax.Array:
     """The unit-norm embeddings [2, b, d] of two random views of images [b, h, w, c], which training never uses.
 
@@ -173,12 +190,17 @@ def project_views(
     return jnp.stack(jnp.split(pairwise.normalize(projections), 2))
 
 
+_project_views = jax.jit(project_views, static_argnames="view_config")
+
+
 def _embedder(job: Job) -> Callable[[TrainState, sources.Source, int], np.ndarray]:
     """Make a function (encoder, source, max_images) -> unit-norm embeddings [2, n, d] of two views."""
-    project = jax.jit(_project(job))
+    options = {"view_config": job.program.view_config, "seed": np.uint32(job.config.seed)}
 
     def embed(encoder: TrainState, source: sources.Source, max_images: int) -> np.ndarray:
-        return embed_source(functools.partial(project, encoder), source, max_images, config=job.config)
+        model = job.program.graphdef, encoder.params.model, encoder.model_state
+        project = functools.partial(_project_views, model, **options)
+        return embed_source(project, source, max_images, config=job.config)
 
     return embed
 

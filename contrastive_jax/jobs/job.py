@@ -167,6 +167,24 @@ def build(
         model = build_model(config, own, shape)
         graphdef, params, model_state = models.functional(model)
         dimensions = models.num_features(model, shape)
+    program = make_program(config, own, order, graphdef, dimensions)
+    with _explain(f"config.optimizer.name={config.optimizer.name!r}, config.loss.name={config.loss.name!r}"):
+        # In the host's memory: the evaluation needs it at the end, the devices do not.
+        return program, jax.tree.map(np.asarray, step_lib.init(program, params, model_state))
+
+
+def make_program(
+    config: ConfigDict, own: parts.Own, order: batches.BatchOrder, graphdef: Any, dimensions: int
+) -> Program:
+    """What a step computes, without the arrays that it starts from.
+
+    Args:
+      config: of the run; `sweeps.stack` puts tracers in place of some of its numbers.
+      own: its parts, resolved.
+      order: of its steps.
+      graphdef: of the model.
+      dimensions: d of the embeddings.
+    """
     schedule = optimizer.learning_rate_schedule(
         config.optimizer.learning_rate,
         update_size=order.update_size,
@@ -175,16 +193,16 @@ def build(
         epochs=config.epochs,
         decay=config.optimizer.decay,
     )
-    contrast_size = config_lib.contrast_size(config, num_instances=len(train), num_devices=len(spmd.devices()))
+    contrast_size = config_lib.contrast_size(config, num_instances=order.num_instances, num_devices=len(spmd.devices()))
     num_bins = config.log.num_bins if config.log.distribution else 0
     with _explain(f"config.optimizer.name={config.optimizer.name!r}"):
         transformation = _build_optimizer(config, own, schedule)
     with _explain("config.log.metrics"):
         metrics = measure.name_metrics(own.metrics, contrast_size=contrast_size, num_bins=num_bins)
-    program = Program(
+    return Program(
         graphdef=graphdef,
         optimizer=transformation,
-        objective=validation.objective_of(config, own.loss, num_instances=len(train)),
+        objective=validation.objective_of(config, own.loss, num_instances=order.num_instances),
         view_config=config_lib.view_config(config),
         batch_size=config.batch_size,
         contrast_size=contrast_size,
@@ -198,9 +216,6 @@ def build(
         queue_size=config.estimator.queue_size,
         encoder_momentum=config.estimator.encoder_momentum,
     )
-    with _explain(f"config.optimizer.name={config.optimizer.name!r}, config.loss.name={config.loss.name!r}"):
-        # In the host's memory: the evaluation needs it at the end, the devices do not.
-        return program, jax.tree.map(np.asarray, step_lib.init(program, params, model_state))
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ class Recorder:
         self._job, self._log, self._bar, self._checkpoints = job, log, bar, checkpoints
         self._pending: Mapping[str, Any] | None = None
         self.step = bar.start
+        self.last_row: Mapping[str, Any] = {}
 
     def add(self, outputs: Mapping[str, Any]) -> None:
         """Keep the outputs of a step, and log those of the step before it."""
@@ -66,6 +67,7 @@ class Recorder:
             num_instances=len(self._job.train),
             contrast_size=self._job.contrast_size,
         )
+        self.last_row = row
         self._bar.update(row)
         if self._log is not None:
             self._log.write(row, outputs.get("distribution"), speed=self._bar.speed)

@@ -1,7 +1,6 @@
 """Train, evaluate, and write the results of a run."""
 
 import contextlib
-import functools
 import json
 import math
 import os
@@ -69,8 +68,7 @@ def run(
         with signals.exit_on_signal(stop):
             if processes.is_first():
                 found = evaluate.evaluate(job, state)
-                _summarize(job, stop, found, speed, around, seconds=time.perf_counter() - started)
-                _save_pictures(job, found)
+                print(finish(job, stop, found, speed, around, seconds=time.perf_counter() - started))
             processes.wait_for_all("evaluated")
         return json.loads((job.workdir / "summary.json").read_text())
 
@@ -79,6 +77,22 @@ def train(
     job: Job, checkpoints: Checkpoints, stop: int, profile: range | None = None
 ) -> tuple[TrainState, dict[str, float | None]]:
     """Take the remaining steps up to `stop`; return the final state and the speed (of None without a step)."""
+    state, start = resume(job, checkpoints, stop)
+    with open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
+        if start == stop:
+            return state, dict.fromkeys(bar.speed)
+        recorder = Recorder(job, log, bar, checkpoints)
+        with profiler.Profiler(job.workdir / "profile", profile) as tracer:
+            state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer)
+        return state, {**bar.speed}
+
+
+def resume(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, int]:
+    """The state from which a run goes on, and the steps that it has taken; says so, or saves pictures of the views.
+
+    Raises:
+      UsageError: there is no checkpoint where the log says that there was one, or the run is beyond `stop`.
+    """
     logged = rows.count_logged_steps(job.workdir, num_bins=_num_bins(job))
     state = checkpoints.resume(job.initial, max_step=logged)
     resumed, state = state is not None, job.initial if state is None else state
@@ -95,13 +109,7 @@ def train(
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
     elif processes.is_first():
         _save_views(job)
-    with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
-        if start == stop:
-            return state, dict.fromkeys(bar.speed)
-        recorder = Recorder(job, log, bar, checkpoints)
-        with profiler.Profiler(job.workdir / "profile", profile) as tracer:
-            state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer)
-        return state, {**bar.speed}
+    return state, start
 
 
 def _take_steps(
@@ -134,7 +142,8 @@ def _take_steps(
     return jax.tree.map(np.asarray, mapped.read(placed))
 
 
-def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[rows.StepLog | None]:
+def open_log(job: Job, start: int) -> contextlib.AbstractContextManager[rows.StepLog | None]:
+    """The logs of a run, from a step on; None in every process but the first."""
     if not processes.is_first():
         return contextlib.nullcontext()
     every = job.config.log.tensorboard_every
@@ -188,13 +197,14 @@ def _num_bins(job: Job) -> int:
     return job.config.log.num_bins if job.config.log.distribution else 0
 
 
+_random_views = jax.jit(views.random_views, static_argnames=("num_views", "config"))
+
+
 def _save_views(job: Job) -> None:
     indices = np.arange(min(16, len(job.train)))
     images, config = sources.take(job.train, indices), job.program.view_config
-    draw = functools.partial(
-        views.random_views, seed=job.config.seed, epoch=0, num_views=job.program.num_views, config=config
-    )
-    drawn = np.asarray(jax.jit(draw)(images, indices.astype(np.int32)))
+    options = {"seed": np.uint32(job.config.seed), "epoch": 0, "num_views": job.program.num_views, "config": config}
+    drawn = np.asarray(_random_views(images, indices.astype(np.int32), **options))
     path = job.workdir / "views.png"
     _draw(path, lambda: view_pictures.save_views_picture(path, images, drawn, mean=config.mean, std=config.std))
 
@@ -224,7 +234,7 @@ def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
     )
 
 
-def _summarize(
+def finish(
     job: Job,
     stop: int,
     found: evaluate.Evaluation,
@@ -232,7 +242,17 @@ def _summarize(
     around: Mapping[str, Any],
     *,
     seconds: float,
-) -> None:
+) -> str:
+    """Write `summary.json` and the pictures of a run that has been evaluated; return its tables.
+
+    Args:
+      job: the run.
+      stop: the steps that it has taken.
+      found: its evaluation.
+      speed: of its training.
+      around: what `environment.describe` found.
+      seconds: that it took.
+    """
     last_row = rows.read_rows(job.workdir / rows.ROWS)[-1]
     summary = {
         "steps": stop,
@@ -247,4 +267,5 @@ def _summarize(
     }
     with files.replace_atomically(job.workdir / "summary.json") as temporary:
         temporary.write_text(json.dumps(rows.replace_nonfinite(summary), indent=2, allow_nan=False) + "\n")
-    print(evaluate.format_tables(job, found, last_row))
+    _save_pictures(job, found)
+    return evaluate.format_tables(job, found, last_row)
