@@ -68,7 +68,9 @@ def evaluate(job: Job, state: TrainState, known: Evaluation | None = None) -> Ev
     print("Measuring the embeddings ...", file=sys.stderr)
     embed = _embedder(job)
     some = batches.sample(len(job.train), MAX_TRAINING_PAIRS, seed=job.config.seed)
-    found = Evaluation(scores, *(({}, {}, {}) if known is None else map(dict, known[1:])))
+    found = Evaluation(scores, {}, {}, {})
+    if known is not None:
+        found = Evaluation(scores, dict(known.geometry), dict(known.similarity), dict(known.whole))
     for name, encoder in encoders.items():
         found.geometry[name] = evaluation.geometry(*embed(encoder, job.test, MAX_TEST_IMAGES))
         u, v = embed(encoder, job.train, len(job.train))
@@ -174,7 +176,7 @@ def project_views(
     ids: jax.Array,
     *,
     view_config: views.ViewConfig,
-    seed: int | np.uint32,
+    seed: int | jax.Array,
 ) -> jax.Array:
     """The unit-norm embeddings [2, b, d] of two random views of images [b, h, w, c], which training never uses.
 

@@ -78,6 +78,8 @@ def train(
 ) -> tuple[TrainState, dict[str, float | None]]:
     """Take the remaining steps up to `stop`; return the final state and the speed (of None without a step)."""
     state, start = resume(job, checkpoints, stop)
+    if processes.is_first() and start == 0:
+        save_views(job)
     with open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
         if start == stop:
             return state, dict.fromkeys(bar.speed)
@@ -88,7 +90,7 @@ def train(
 
 
 def resume(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, int]:
-    """The state from which a run goes on, and the steps that it has taken; says so, or saves pictures of the views.
+    """The state from which a run goes on, and the steps that it has taken; says so if there are any.
 
     Raises:
       UsageError: there is no checkpoint where the log says that there was one, or the run is beyond `stop`.
@@ -107,8 +109,6 @@ def resume(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, i
         raise UsageError(f"--steps={stop}: expected at least {start}, the steps that {job.workdir} has already taken.")
     if processes.is_first() and resumed:
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
-    elif processes.is_first():
-        _save_views(job)
     return state, start
 
 
@@ -200,7 +200,8 @@ def _num_bins(job: Job) -> int:
 _random_views = jax.jit(views.random_views, static_argnames=("num_views", "config"))
 
 
-def _save_views(job: Job) -> None:
+def save_views(job: Job) -> None:
+    """Save a picture of the first images and their views."""
     indices = np.arange(min(16, len(job.train)))
     images, config = sources.take(job.train, indices), job.program.view_config
     options = {"seed": np.uint32(job.config.seed), "epoch": 0, "num_views": job.program.num_views, "config": config}

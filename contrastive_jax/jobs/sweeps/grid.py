@@ -24,7 +24,7 @@ _EXAMPLE = '--grid="loss.kwargs.temperature=0.1,0.5 seed=0,1"'
 class Cell(NamedTuple):
     """One run of a sweep."""
 
-    index: int
+    number: int  # from 0
     name: str  # of its folder
     texts: dict[str, str]  # {field: value} as on the command line
     values: dict[str, Any]  # the same values, parsed

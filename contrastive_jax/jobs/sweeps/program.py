@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options = parse(arguments)
         if options.list:
-            print("\n".join(f"{cell.index}\t{options.workdir / cell.name}" for cell in options.cells))
+            print("\n".join(f"{cell.number}\t{options.workdir / cell.name}" for cell in options.cells))
             return 0
         if options.cell is not None:
             return command_line.main(_arguments(options, options.cells[options.cell]))

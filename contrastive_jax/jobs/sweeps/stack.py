@@ -1,7 +1,7 @@
 """One program for many runs: numbers that differ between them are inputs of the step, which is mapped over the runs."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,7 +170,7 @@ class Stack:
                 row.pop("vrns", None)
         return found
 
-    def placed_batches(self, start: int, stop: int, waiting: Callable[[], Any]) -> Iterator[Any]:
+    def placed_batches(self, start: int, stop: int, waiting: Callable[[], Any]) -> Generator[Any, None, None]:
         """The batches of the steps of all seeds, on the devices; close it at the end."""
         job = self._jobs[0]
         size = job.order.update_size

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,10 +27,16 @@ _MAX_THREADS = 4  # that evaluate
 
 
 class _Lane:
-    """One run of a stack: what it holds open, and the error that ended it, if any."""
+    """One run of a stack: what it holds open, and the error that ended it, if any.
 
-    def __init__(self, index: int, job: Job) -> None:
-        self.index, self.job = index, job
+    Args:
+      index: its position.
+      job: the run.
+      views: {seed: the picture of its views}, shared by the runs of a stack.
+    """
+
+    def __init__(self, index: int, job: Job, views: dict[int, Path]) -> None:
+        self.index, self.job, self._views = index, job, views
         self.error: UsageError | None = None
         self.state: TrainState = job.initial
         self.start = 0
@@ -52,6 +59,18 @@ class _Lane:
             folder, keep = self.job.workdir / "checkpoints", self.job.config.checkpoint.keep
             self.checkpoints = self._open.enter_context(Checkpoints(folder, keep=keep))
             self.state, self.start = run.resume(self.job, self.checkpoints, stop)
+            if self.start == 0:
+                self._save_views()
+
+    def _save_views(self) -> None:
+        """Save the picture of the views; runs of a seed have the same, and drawing it takes a second."""
+        path = self.job.workdir / "views.png"
+        if drawn := self._views.get(self.job.config.seed):
+            shutil.copyfile(drawn, path)
+            return
+        run.save_views(self.job)
+        if path.exists():
+            self._views[self.job.config.seed] = path
 
     @contextlib.contextmanager
     def record(self, stop: int) -> Iterator[None]:
@@ -111,7 +130,8 @@ def run_stack(
     evaluate.trace(jobs[0])
     stack = Stack(jobs)  # refuses before anything is written
     stop = jobs[0].num_steps if steps is None else min(steps, jobs[0].num_steps)
-    lanes = [_Lane(k, job) for k, job in enumerate(jobs)]
+    drawn: dict[int, Path] = {}
+    lanes = [_Lane(k, job, drawn) for k, job in enumerate(jobs)]
     try:
         for lane in lanes:
             lane.claim(stop)

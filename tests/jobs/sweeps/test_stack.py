@@ -2,17 +2,12 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
-from contrastive_jax.data import batches
-from contrastive_jax.errors import NonFiniteError, UsageError
 from contrastive_jax.jobs import loading, run
-from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import rows
 from contrastive_jax.jobs.sweeps import stack, stacked_runs
-from contrastive_jax.training import measure
 from tests.jobs.support import QUICK, small
 
 STEPS = 6
