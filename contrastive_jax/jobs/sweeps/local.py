@@ -1,5 +1,7 @@
 """Runs of a sweep in processes of this machine, which share its cores and devices."""
 
+import collections
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 from contrastive_jax.errors import Interrupted, UsageError
@@ -96,10 +97,16 @@ def run_all(tasks: Sequence[Task], places: Sequence[Place], ended: Callable[[Tas
         second signal is passed on too, and ends a run at once.
     """
     waiting, running = iter(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()
-    with _PassOn(lambda: [process for _, process in running.values()]) as signals:
+    with _hear_signals() as heard:
+        first = 0
         while True:
+            while heard:
+                signum = heard.popleft()
+                first = first or signum
+                for _, process in running.values():
+                    process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
             for k, place in enumerate(places):
-                if k not in running and not signals.received and (task := next(waiting, None)):
+                if k not in running and not first and (task := next(waiting, None)):
                     running[k] = task, _start(task, place)
             if not running:
                 break
@@ -108,10 +115,9 @@ def run_all(tasks: Sequence[Task], places: Sequence[Place], ended: Callable[[Tas
                     del running[k]
                     ended(task, status)
             time.sleep(_LOOK_EVERY)
-        if signals.received:
-            name = signal.Signals(signals.received).name
-            message = f"{name}: all runs have stopped; run the same command to resume them."
-            raise Interrupted(message, 128 + signals.received)
+    if first:
+        message = f"{signal.Signals(first).name}: all runs have stopped; run the same command to resume them."
+        raise Interrupted(message, 128 + first)
 
 
 def _start(task: Task, place: Place) -> "subprocess.Popen[bytes]":
@@ -135,32 +141,16 @@ def _start(task: Task, place: Place) -> "subprocess.Popen[bytes]":
                 os.sched_setaffinity(0, before)
 
 
-class _PassOn:
-    """Passes signals on to processes. Use it as a context manager; on exit the handlers before it are restored.
-
-    Args:
-      processes: those that are running when a signal comes.
-    """
-
-    def __init__(self, processes: Callable[[], "list[subprocess.Popen[bytes]]"]) -> None:
-        self.received = 0  # the first signal
-        self._processes = processes
-
-    def __enter__(self) -> "_PassOn":
-        self._before = {signum: signal.signal(signum, self._pass_on) for signum in _SIGNALS}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for signum, handler in self._before.items():
+@contextlib.contextmanager
+def _hear_signals() -> "Iterator[collections.deque[int]]":
+    """Collect signals in place of what they do; on exit the handlers before are restored."""
+    heard = collections.deque[int]()
+    before = {signum: signal.signal(signum, lambda signum, _: heard.append(signum)) for signum in _SIGNALS}
+    try:
+        yield heard
+    finally:
+        for signum, handler in before.items():
             signal.signal(signum, handler)
-        if kind is not None:  # leave no process behind
-            for process in self._processes():
-                process.terminate()
-
-    def _pass_on(self, signum: int, _: FrameType | None) -> None:
-        self.received = self.received or signum
-        for process in self._processes():
-            process.send_signal(signal.SIGTERM if signum != signal.SIGINT else signum)
 
 
 def read_error(output: Path) -> str:
