@@ -15,6 +15,7 @@ WHOLE_FILES = (
     "tests/jobs/machine/test_processes.py",
     "tests/jobs/machine/test_storage.py",
     "tests/jobs/test_damage.py",
+    "tests/jobs/test_feeding.py",
     "tests/jobs/test_nonfinite.py",
     "tests/jobs/test_parts.py",
     "tests/jobs/test_run.py",

@@ -111,7 +111,9 @@ def _score(job: Job, encoders: dict[str, TrainState], known: Evaluation | None) 
         print("Skipping the scores: the images have no labels.", file=sys.stderr)
         return {}
     representations: dict[str, Callable[..., jax.Array]] = (
-        {"raw pixels": evaluation.raw_pixels} if known is None and _scores_raw_pixels(job) else {}
+        {"raw pixels": evaluation.raw_pixels}
+        if known is None and scores_raw_pixels(job.config, job.train, job.test)
+        else {}
     )
     features = functools.partial(_compute_features, job.program.graphdef, job.program.view_config)
     representations |= {
@@ -126,10 +128,11 @@ def _score(job: Job, encoders: dict[str, TrainState], known: Evaluation | None) 
     return scores
 
 
-def _scores_raw_pixels(job: Job) -> bool:
-    if not job.config.evaluation.raw_pixels:
+def scores_raw_pixels(config: ConfigDict, train: sources.Source, test: sources.Source) -> bool:
+    """Whether the pixels themselves are scored: if the configuration says so, and they fit. Prints why not."""
+    if not config.evaluation.raw_pixels:
         return False
-    gigabytes = (len(job.train) + len(job.test)) * np.prod(job.train.image_shape) * 4 / 2**30
+    gigabytes = (len(train) + len(test)) * np.prod(train.image_shape) * 4 / 2**30
     if gigabytes > MAX_RAW_PIXELS_GIB:
         print(
             f"Skipping the scores of raw pixels: as features they would take {gigabytes:.1f} GiB, more than "

@@ -40,8 +40,8 @@ class Recorder:
 
     @contextlib.contextmanager
     def wait_for_data(self) -> Iterator[None]:
-        """Log the last step, which waits for it; the time from then on is one in which the devices have no data."""
-        self.log_pending()
+        """Wait for the last step; the time from then on, within this context, is one without data for the devices."""
+        jax.block_until_ready(self._pending)
         with self._bar.wait_for_data():
             yield
 

@@ -60,7 +60,7 @@ def transfer(
     settings = evaluate.make_settings(config, splits.train)
     encoders = {evaluate.UNTRAINED: load_untrained(encoder), encoder.which: encoder}
     representations: dict[str, Callable[..., Any]] = (
-        {"raw pixels": evaluation.raw_pixels} if config.evaluation.raw_pixels else {}
+        {"raw pixels": evaluation.raw_pixels} if evaluate.scores_raw_pixels(config, *splits) else {}
     )
     representations |= {name: each.features for name, each in encoders.items()}
     scores = {}
@@ -75,7 +75,13 @@ def transfer(
 def _open(source: str, config: ConfigDict, data_dir: str | os.PathLike[str] | None) -> sources.Splits:
     data = config.data
     try:
-        return sources.load_splits(source, image_size=data.image_size, stored_size=data.stored_size, data_dir=data_dir)
+        return sources.load_splits(
+            source,
+            image_size=data.image_size,
+            stored_size=data.stored_size,
+            data_dir=data_dir,
+            cache_bytes=data.cache_gib * 2**30,
+        )
     except SourceError as error:
         raise UsageError(f"--source={source}: {error}") from None
 

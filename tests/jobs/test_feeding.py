@@ -13,11 +13,12 @@ import pytest
 
 from contrastive_jax.data import _pixels, sources
 from contrastive_jax.errors import Interrupted, SourceError
-from contrastive_jax.jobs import evaluate, run
+from contrastive_jax.jobs import evaluate, parts, run
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs import progress
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
+from contrastive_jax.jobs.recorder import Recorder
 from tests.jobs.support import QUICK, small, train
 
 STEPS = 6
@@ -148,6 +149,37 @@ def test_advice_says_how_much_memory_would_do(images, tmp_path):
     assert run._advise_on_data(kept).startswith("The images are decoded in the first epoch")
     own = sources.ArraySource(np.zeros((4, 8, 8), np.uint8))
     assert "`take`" in run._advise_on_data(job._replace(train=own, test=own))
+
+
+class Gated:
+    """Gives no batch before the run says that it waits for one."""
+
+    image_shape = (8, 8, 1)
+
+    def __init__(self):
+        self.open = threading.Event()
+
+    def __len__(self):
+        return 96
+
+    def take(self, indices):
+        if len(indices) == 24:
+            assert self.open.wait(timeout=60)
+        return np.zeros((len(indices), *self.image_shape), np.uint8)
+
+
+def test_a_run_says_that_it_waits_once_the_step_before_is_done(tmp_path, monkeypatch):
+    source, wait, pending = Gated(), Recorder.wait_for_data, []
+
+    def wait_and_open(recorder):
+        source.open.set()
+        pending.append(recorder.step)
+        return wait(recorder)
+
+    monkeypatch.setattr(Recorder, "wait_for_data", wait_and_open)
+    given = small(**{"batch_size": 24, "data.source": "given"})
+    train(given, tmp_path, 3, own=parts.Own(train=source, test=source))
+    assert pending[0] == 0 and logs.count_logged_steps(tmp_path, num_bins=100) == 3
 
 
 class Clock:

@@ -62,7 +62,7 @@ def test_the_configuration_says_what_was_used(whole):
     workdir, _ = whole
     used = json.loads((workdir / "config.json").read_text())
     assert used["model"]["name"] == f"{HERE}:Encoder" and used["model"]["kwargs"] == {"width": 6}
-    assert used["loss"] == {"name": f"{HERE}:triplets", "kwargs": {"margin": 0.25}, "learnable": False}
+    assert used["loss"]["name"] == f"{HERE}:triplets" and used["loss"]["kwargs"] == {"margin": 0.25}
     assert used["log"]["metrics"] == [f"{HERE}:spread", f"{HERE}:largest_id"]
     again = command_line.parse([f"--config={workdir}/config.json", f"--workdir={workdir}"]).config
     assert job_lib.prepare(again, workdir).config == again

@@ -67,6 +67,13 @@ def test_another_data_set_from_the_command_line(trained, tmp_path, capsys):
     assert "| 7-NN |" in said and "projections of 12 test images" in said and f"{out} holds these numbers" in said
 
 
+def test_pixels_too_many_to_score_are_left_out(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "MAX_RAW_PIXELS_GIB", 1e-6)
+    found = transfer.transfer(trained[2], save(tmp_path / "other.npz"))
+    assert list(found.scores) == ["untrained encoder", "trained encoder"]
+    assert "Skipping the scores of raw pixels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
