@@ -59,7 +59,7 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
       UsageError: one line for each fault.
     """
     config, own = parts.record(config, own)
-    _check_workdir(workdir)
+    check_workdir(workdir)
     if steps is not None and steps < 1:
         raise UsageError(f"--steps={steps}: expected at least 1.")
     devices = len(spmd.devices())
@@ -77,7 +77,12 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
     return Job(config, workdir, train, test, order, program, initial, fingerprints, mapped)
 
 
-def _check_workdir(workdir: Path) -> None:
+def check_workdir(workdir: Path) -> None:
+    """Refuse the address of an object store.
+
+    Raises:
+      UsageError: it is one.
+    """
     scheme, given, _ = str(workdir).partition(":/")
     if given and scheme.isalnum() and len(scheme) > 1:
         raise UsageError(

@@ -1,13 +1,17 @@
 """The command line of a sweep."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import jax
+
 from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
 from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.jobs.machine import storage
 from contrastive_jax.jobs.sweeps import local, results
@@ -65,6 +69,8 @@ def parse(arguments: Sequence[str]) -> Options:
     if given.engine == "vmap" and given.workers > 1:
         faults.append(f"--workers={given.workers}: expected 1 with --engine=vmap, which uses the whole machine.")
     cells: list[Cell] = []
+    if given.engine == "processes" and given.cell is None:
+        jax.config.update("jax_platforms", "cpu")  # this process leaves the memory of GPUs to its workers
     try:
         cells = make_cells(command_line.read_preset(given.config), overrides, parse_grid(given.grid))
     except UsageError as error:
@@ -105,6 +111,7 @@ def _arguments(options: Options, cell: Cell) -> list[str]:
 def _sweep(options: Options) -> int:
     """Take the runs that are not done; return the exit status."""
     cells, workdir = options.cells, options.workdir
+    job_lib.check_workdir(workdir)
     for line in results.check_folders(cells, workdir):
         print(line, file=sys.stderr)
     left = [cell for cell in cells if not results.is_done(cell, workdir, steps=options.steps)]
@@ -141,7 +148,8 @@ class _Sweep:
         ]
 
         def ended(task: local.Task, status: int) -> None:
-            self._end(task.name, None if status == 0 else f"{local.read_error(task.output)} ({task.output})")
+            why = f"ended by {signal.Signals(-status).name}; its last line is: " if status < 0 else ""
+            self._end(task.name, None if status == 0 else f"{why}{local.read_error(task.output)} ({task.output})")
 
         if tasks:
             local.run_all(tasks, local.divide_machine(min(self._options.workers, len(tasks))), ended)
@@ -166,10 +174,13 @@ class _Sweep:
         try:
             configs, folders = [cell.config for cell in cells], [workdir / cell.name for cell in cells]
             run_stack(configs, folders, end, steps=self._options.steps)
-        except UsageError as error:
+        except (UsageError, jax.errors.JaxRuntimeError) as error:
+            lines = str(error).splitlines()
+            if not isinstance(error, UsageError):  # of the devices: most likely, too little memory
+                lines = [lines[0], f"the program had {len(cells)} runs, and --most={len(cells) // 2 or 1} takes fewer"]
             for cell in cells:
                 if cell.name not in ended:
-                    self._end(cell.name, "; ".join(str(error).splitlines()))
+                    self._end(cell.name, "; ".join(lines))
 
     def _end(self, name: str, error: str | None) -> None:
         if error is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from contrastive_jax.errors import UsageError
@@ -217,8 +218,8 @@ class _StackRecorder:
 
     @contextlib.contextmanager
     def wait_for_data(self) -> Iterator[None]:
-        """Log the last step; the time from then on is one in which the devices have no data."""
-        self._log_pending()
+        """Wait for the last step; the time from then on, within this context, is one without data for the devices."""
+        jax.block_until_ready(self._pending)
         with contextlib.ExitStack() as waits:
             for lane in self.alive:
                 waits.enter_context(lane.bar.wait_for_data())

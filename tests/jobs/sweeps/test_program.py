@@ -3,6 +3,7 @@
 import csv
 import json
 
+import jax
 import pytest
 
 from contrastive_jax.errors import Interrupted, UsageError
@@ -95,6 +96,34 @@ def test_a_program_that_is_refused_fails_all_its_runs(tmp_path, monkeypatch, cap
     monkeypatch.setattr(stacked_runs, "run_stack", refuse)
     assert program.main(arguments(tmp_path, "--engine=vmap")) == 1
     assert capsys.readouterr().err.count(": one; two\n") == 4
+
+
+def test_too_little_memory_says_what_to_do(tmp_path, monkeypatch, capsys):
+    def exhaust(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore")
+
+    monkeypatch.setattr(stacked_runs, "run_stack", exhaust)
+    assert program.main(arguments(tmp_path, "--engine=vmap")) == 1
+    assert "Out of memory; the program had 4 runs, and --most=2 takes fewer" in capsys.readouterr().err
+
+
+def test_a_run_that_a_signal_ends_is_named(tmp_path, monkeypatch, capsys):
+    def kill(tasks, places, ended):
+        tasks[0].output.parent.mkdir(parents=True)
+        tasks[0].output.write_text("epoch 1\n")
+        ended(tasks[0], -9)
+
+    monkeypatch.setattr(local, "run_all", kill)
+    assert program.main(arguments(tmp_path)) == 1
+    assert "seed=0: ended by SIGKILL; its last line is: epoch 1 (" in capsys.readouterr().err
+
+
+def test_an_object_store_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "preset.py").write_text("from configs.smoke import get_config")
+    assert program.main(["--config=preset.py", "--workdir=gs://bucket/x", "--grid=seed=0,1"]) == 2
+    assert "object stores are not supported yet" in capsys.readouterr().err
+    assert not (tmp_path / "gs:").exists()
 
 
 def test_the_list_and_one_cell(tmp_path, monkeypatch, capsys):
