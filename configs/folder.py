@@ -1,7 +1,8 @@
-"""A folder of your own images, one subfolder for each class: ResNet-18 at 64 pixels.
+"""A folder of your own images, with a subfolder for each class or without labels: ResNet-18 at 64 pixels.
 
 Command:  python -m experiments.train --config=configs/folder.py --workdir=runs/mine --config.data.source=folder:PATH
-Data:     PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* (split 80/20), images of any size.
+Data:     PATH/train/CLASS/* and PATH/test/CLASS/*, PATH/CLASS/* (split 80/20), or images without classes at any depth;
+          images of any size.
 Protocol: Lee 2025, with the plain stem, which suits images of 64 pixels or more.
 """
 

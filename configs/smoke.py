@@ -19,5 +19,6 @@ def get_config() -> ConfigDict:
     config.model.head_kwargs.out = 16
     config.optimizer.warmup_epochs = 0.5
     config.checkpoint.every = 5
+    config.evaluation.every = 1
     config.evaluation.probe_epochs = 20
     return config

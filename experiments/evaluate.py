@@ -3,7 +3,8 @@
     python -m experiments.evaluate --workdir=runs/cifar10 --source=tfds:cifar100
 
 Any field of the evaluation can be set: --config.evaluation.knn_neighbours=20. The numbers are printed, and written to
-evaluation-SOURCE.json in the workdir.
+evaluation-SOURCE.json in the workdir; evaluation-SOURCE.png shows nearest neighbours. Without labels there are no
+scores.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ _OVERRIDE = "--config."
 def main(arguments: Sequence[str]) -> None:
     """Run a command line."""
     parser = program.make_parser("evaluate", "Score the encoder of a run on another data set.")
-    parser.add_argument("--source", required=True, help="a labelled data set: folder:PATH, npz:PATH, tfds:NAME, ...")
+    parser.add_argument("--source", required=True, help="the data set: folder:PATH, npz:PATH, tfds:NAME, ...")
     parser.add_argument("--out", help="the JSON to write (WORKDIR/evaluation-SOURCE.json)")
     parser.add_argument("--data_dir", help="where TensorFlow Datasets keeps its data")
     options, overrides = parser.parse_known_args(arguments)

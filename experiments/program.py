@@ -1,6 +1,7 @@
 """What the programs that take up a finished run share: their options, and errors of one line."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -29,4 +30,6 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     except (UsageError, MissingExtraError) as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)

@@ -26,6 +26,10 @@ WHOLE_FILES = (
     "tests/training/test_step.py",
 )
 TESTS = (
+    "tests/experiments/studies/test_pairs.py::test_two_transforms_of_the_digits_agree",
+    "tests/experiments/test_analyze.py::test_two_files_without_labels_sampled",
+    "tests/metrics/test_analysis.py::test_standard_errors_are_those_of_many_draws",
+    "tests/metrics/test_analysis.py::test_uniform_points_are_at_the_uniform_law",
     "::test_second_derivatives_are_exact",
     "tests/evaluation/test_linear_probe.py::test_converged_probe_agrees_with_scikit_learn",
     "tests/evaluation/test_linear_probe.py::test_tenfold_learning_rate_goes_as_far_in_a_tenth_of_the_steps",
@@ -78,6 +82,9 @@ _VARIANTS = re.compile(
 )
 # Of these tests only the forms that fit are fast: the cheapest ones that would tell.
 FORMS = {
+    "tests/experiments/test_analyze.py::test_every_picture_can_be_drawn": "collapsed|dollars",
+    "tests/jobs/test_embeddings.py::test_an_uncompressed_npz_is_mapped": "<f4-C|>f4-F",
+    "tests/metrics/test_analysis.py::test_similarities_are_those_of_all_pairs": "float32-(twos|of many.*|one.*)",
     "tests/experiments/studies/test_precision.py::test_errors_are_within_the_bounds": "info_nce|kcl",
     "tests/experiments/studies/test_rounding.py::test_every_implementation_rounds_the_same_products": "info_nce|simclr",
     "tests/losses/test_closures.py::test_blockwise": "info_nce_based-jit_inside|kcl-jit_outside",

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 from contrastive_jax import models
 from contrastive_jax.jobs import config as config_lib
@@ -84,7 +85,26 @@ def test_a_step_of_ones_own_loop(mylab):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands_of(PARTS))
+@pytest.mark.parametrize("command", [command for command in commands_of(PARTS) if "folder:" in command])
+def test_a_run_on_ones_own_images_can_start(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k in range(300):
+        for path in (f"photos/2023/{k}.png", f"labelled/{'ab'[k % 2]}/{k}.png"):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), (k % 256, 0, 0)).save(path)
+    with jax.numpy_dtype_promotion("standard"):
+        job = job_lib.prepare(
+            parse(command.replace("--config=", f"--config={ROOT}/"), tmp_path).config, tmp_path / "run"
+        )
+    assert (len(job.train), job.train.labels, len(job.test)) == (
+        270,
+        None,
+        60 if "evaluation_source" in command else 30,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in commands_of(PARTS) if "folder:" not in command])
 def test_a_run_of_ones_own_part_can_start(command, mylab, tmp_path):
     preset = command.replace("--config=", f"--config={ROOT}/")
     job = job_lib.prepare(parse(preset, tmp_path / "run").config, tmp_path / "run")

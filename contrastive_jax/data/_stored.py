@@ -71,10 +71,10 @@ class ReadSource:
     Args:
         name: what was loaded.
         read: indices -> the image, uint8 [h, w, c], of each, in order; called from several threads at once.
-        labels: int [n], or a function that reads them, called once, when they are first needed.
+        labels: int [n], or a function that reads them, called once, when they are first needed; None for none.
         length: the number of images.
         image_shape: (h, w, c) of every image.
-        num_classes: how many classes the labels count.
+        num_classes: how many classes the labels count; None where there are none.
         identity: what identifies the images without reading them.
         keep: whether images are kept in memory once read; or else each is read whenever it is needed.
     """
@@ -83,11 +83,11 @@ class ReadSource:
         self,
         name: str,
         read: Callable[[list[int]], Iterable[np.ndarray]],
-        labels: np.ndarray | Callable[[], np.ndarray],
+        labels: np.ndarray | Callable[[], np.ndarray] | None,
         *,
         length: int,
         image_shape: tuple[int, int, int],
-        num_classes: int,
+        num_classes: int | None,
         identity: Callable[[], str],
         keep: bool,
     ):
@@ -111,8 +111,10 @@ class ReadSource:
         return callable(self._labels)
 
     @functools.cached_property
-    def labels(self) -> np.ndarray:
-        """Every label in order, int32 [n]."""
+    def labels(self) -> np.ndarray | None:
+        """Every label in order, int32 [n]; None where there are none."""
+        if self._labels is None:
+            return None
         return np.asarray(self._labels() if callable(self._labels) else self._labels, np.int32)
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax import extras
-from contrastive_jax.data import _pixels, _stored
+from contrastive_jax.data import _check, _pixels, _spec, _stored
 from contrastive_jax.errors import MissingExtraError, SourceError
 from contrastive_jax.parts import reason
 
@@ -21,7 +22,7 @@ _INSTALL = 'pip install "contrastive_jax[prepare]" (in a checkout: pip install -
 
 
 def open_tfds(
-    name: str,
+    spec: _spec.Spec,
     splits: tuple[str, ...],
     *,
     image_size: int | None,
@@ -29,8 +30,11 @@ def open_tfds(
     data_dir: str | os.PathLike[str] | None,
     cache_bytes: float,
 ) -> dict[str, _stored.ReadSource]:
-    """The splits of the TFDS data set `name`, or `name/config:version`, prepared beforehand."""
-    what = f"tfds:{name}"
+    """The splits of a TFDS data set, `name` or `name/config:version`, prepared beforehand.
+
+    Where the images have no labels, that is said in a line on standard error.
+    """
+    name, what = spec.rest, f"tfds:{spec.rest}"
     tfds = extras.require("tensorflow_datasets", extra="tfds", what=what)  # takes half a second to import
     extras.require("array_record", extra="tfds", what=what)
     builder = _builder(tfds, name, data_dir)
@@ -39,12 +43,17 @@ def open_tfds(
     shapes = [(height, width)] if height is not None and width is not None else []
     side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=what)
     shape = (height, width, channels) if side is None else (side, side, channels)
-    num_classes = features["label"].num_classes
-    records = {split: _records(tfds, name, builder, split) for split in splits}
+    named = {split: _choose_split(name, builder, split, spec.split) for split in splits}
+    records = {split: _records(tfds, name, builder, chosen) for split, chosen in named.items()}
     keep = _stored.fits(sum(map(len, records.values())), shape, cache_bytes)
-    return {
-        split: _source(what, builder, records[split], split, shape, side, num_classes, keep=keep) for split in splits
-    }
+    found = {}
+    for split, chosen in named.items():
+        why = _why_no_labels(tfds, features, records[split]) if spec.labels else "as asked"
+        num_classes = None if why else features["label"].num_classes
+        found[split] = _source(what, builder, records[split], chosen, shape, side, num_classes, keep=keep)
+        if why:
+            print(f"{what}: read {len(records[split])} images of {chosen} without labels: {why}", file=sys.stderr)
+    return found
 
 
 def _source(
@@ -54,7 +63,7 @@ def _source(
     split: str,
     shape: tuple[int, int, int],
     side: int | None,
-    num_classes: int,
+    num_classes: int | None,
     *,
     keep: bool,
 ) -> _stored.ReadSource:
@@ -69,12 +78,13 @@ def _source(
 
     def read_labels() -> np.ndarray:
         chunks = (range(start, len(records))[:_LABEL_CHUNK] for start in range(0, len(records), _LABEL_CHUNK))
-        return np.array([record["label"] for chunk in chunks for record in records.__getitems__(list(chunk))])
+        labels = [record["label"] for chunk in chunks for record in records.__getitems__(list(chunk))]
+        return _check.label_array(f"{what}: {split} labels", np.array(labels, np.int64), len(records))
 
     return _stored.ReadSource(
         what,
         read,
-        read_labels,
+        None if num_classes is None else read_labels,
         length=len(records),
         image_shape=shape,
         num_classes=num_classes,
@@ -100,25 +110,41 @@ def _builder(tfds: Any, name: str, data_dir: str | os.PathLike[str] | None) -> A
 
 def _image_features(tfds: Any, name: str, features: Any) -> dict[str, Any]:
     found = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = found.get("image"), found.get("label")
+    image = found.get("image")
     is_image = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8 and image.shape[-1] in (1, 3)
-    if not is_image or not isinstance(label, tfds.features.ClassLabel):
+    if not is_image:
         raise SourceError(
-            f"tfds:{name}: expected a feature 'image' (uint8, 1 or 3 channels) and a class 'label', got "
-            f"{' '.join(repr(features).split())}"
+            f"tfds:{name}: expected a feature 'image' (uint8, 1 or 3 channels), got {' '.join(repr(features).split())}"
         )
     return found
 
 
-def _records(tfds: Any, name: str, builder: Any, split: str) -> Any:
-    """Random access to the records of the split, `image` still encoded."""
+def _why_no_labels(tfds: Any, features: dict[str, Any], records: Any) -> str:
+    """Why the images of a split have no labels, in part of a line; nothing if they have."""
+    if "label" not in features:
+        return "there is no feature 'label'"
+    if not isinstance(features["label"], tfds.features.ClassLabel):
+        return f"the feature 'label' is no class, but {type(features['label']).__name__}"
+    # TFDS gives the images of a split without labels the label -1.
+    return "its labels are -1" if len(records) and int(records[0]["label"]) < 0 else ""
+
+
+def _choose_split(name: str, builder: Any, split: str, train: str | None) -> str:
+    """What the data set calls a split; `train` names another one to train on."""
     available = list(builder.info.splits)
     if not available:
         raise _not_prepared(name, builder, "is not prepared")
-    chosen = next((candidate for candidate in _SPLIT_NAMES[split] if candidate in available), None)
+    names = (train,) if train is not None and split == "train" else _SPLIT_NAMES[split]
+    chosen = next((candidate for candidate in names if candidate in available), None)
     if chosen is None:
-        expected = " or ".join(_SPLIT_NAMES[split])
-        raise SourceError(f"tfds:{name}: expected a {expected} split, got only {', '.join(available)}")
+        raise SourceError(f"tfds:{name}: expected the split {' or '.join(names)}, got only {', '.join(available)}")
+    if split == "test" and chosen == train:
+        raise SourceError(f"tfds:{name}?split={train}: expected another split than the test split {chosen}")
+    return chosen
+
+
+def _records(tfds: Any, name: str, builder: Any, chosen: str) -> Any:
+    """Random access to the records of the split, `image` still encoded."""
     try:
         return builder.as_data_source(chosen, decoders={"image": tfds.decode.SkipDecoding()})
     except NotImplementedError as error:

@@ -42,7 +42,12 @@ def images_below(folder: str, passed: Passed, above: tuple[tuple[int, int], ...]
 
 def subfolders_with_images(folder: str) -> list[str]:
     """The names of the subfolders of `folder` below which there is an image; none where there is no such folder."""
-    return [name for name in subfolders(folder) if any(images_below(os.path.join(folder, name), Passed()))]
+    return [name for name in subfolders(folder) if holds_images(os.path.join(folder, name))]
+
+
+def holds_images(folder: str) -> bool:
+    """Whether there is an image below `folder`; not where there is no such folder."""
+    return os.path.isdir(folder) and any(images_below(folder, Passed()))
 
 
 def subfolders(folder: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contrastive_jax.data import _check, _folder, _layout, _npz, _pixels, _stored, _walk
+from contrastive_jax.data import _check, _folder, _layout, _npz, _pixels, _spec, _stored, _walk
 from contrastive_jax.data._source import Source, labels_of, name_of, num_classes_of
 from contrastive_jax.errors import MissingExtraError, SourceError
 
@@ -46,11 +46,11 @@ class WholeSource:
 
 
 class FolderSource:
-    """Every image below a folder, decoded whenever it is taken: nothing is kept.
+    """Every image below a folder or several, decoded whenever it is taken: nothing is kept.
 
     Args:
         name: what was loaded.
-        root: the folder.
+        roots: the folders.
         paths: of the images.
         labels: int [n]; None for none.
         image_shape: (h, w, c) of every image.
@@ -60,7 +60,7 @@ class FolderSource:
     def __init__(
         self,
         name: str,
-        root: str,
+        roots: list[str],
         paths: list[str],
         labels: np.ndarray | None,
         *,
@@ -69,8 +69,9 @@ class FolderSource:
     ):
         self.name, self.image_shape, self.labels = name, image_shape, labels
         self.num_classes = None if labels is None else int(labels.max()) + 1
-        self.names = [os.path.relpath(path, root) for path in paths]
-        self._root, self._paths, self._stored_size = root, paths, stored_size
+        # Below one folder the rest of the path says which image it is.
+        self.names = [_folder.relative_to(path, roots)[1] for path in paths] if len(roots) == 1 else paths
+        self._roots, self._paths, self._stored_size = roots, paths, stored_size
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -81,7 +82,7 @@ class FolderSource:
 
     def identity(self) -> str:
         """What identifies the images without reading them: the names and sizes of the files."""
-        return f"files {_folder._digest_of_files(self._paths, self._root)}"
+        return f"files {_folder._digest_of_files(self._paths, self._roots)}"
 
     def _decode(self, index: int) -> np.ndarray:
         path = self._paths[index]
@@ -93,34 +94,38 @@ class FolderSource:
             raise _folder._broken(path, error) from error
 
 
-def open_whole_folder(path: str, *, image_size: int | None, stored_size: int | None) -> FolderSource:
-    """Every image below `path` at any depth, in the order of their paths; labels where each image lies in a class."""
-    root = str(Path(path).expanduser())
-    if not os.path.isdir(root):
-        raise SourceError(f"{root}: expected a folder of images, got no such folder")
-    paths = sorted(_walk.images_below(root, _walk.Passed()))
+def open_whole_folder(spec: _spec.Spec, *, image_size: int | None, stored_size: int | None) -> FolderSource:
+    """Every image below the folders at any depth, in the order of their paths; labels where each lies in a class."""
+    name, roots = f"folder:{spec.rest}", _spec.parse_folders(spec.rest)
+    for root in roots:
+        if not os.path.isdir(root):
+            raise SourceError(f"{root}: expected a folder of images, got no such folder")
+    paths = [path for root in roots for path in sorted(_walk.images_below(root, _walk.Passed()))]
     if not paths:
-        raise SourceError(f"{root}: expected a folder of images ({_pixels.FORMATS}), got one without any")
+        raise SourceError(
+            f"{' and '.join(roots)}: expected a folder of images ({_pixels.FORMATS}), got one without any"
+        )
     shapes = _folder._shapes(paths)
-    side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=root)
+    side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=name)
     height, width = next(iter(shapes)) if side is None else (side, side)
     shape = (height, width, _folder._CHANNELS)
-    return FolderSource(f"folder:{path}", root, paths, _find_labels(root, paths), image_shape=shape, stored_size=side)
+    labels = _find_labels(roots, paths) if spec.labels else None
+    return FolderSource(name, roots, paths, labels, image_shape=shape, stored_size=side)
 
 
-def _find_labels(root: str, paths: list[str]) -> np.ndarray | None:
+def _find_labels(roots: list[str], paths: list[str]) -> np.ndarray | None:
     try:
-        layout = _layout.read_layout(root)
+        layout = _folder.read_layouts(roots, labels=True)
     except SourceError:  # no classes
         return None
     known: dict[str, int] = {}
     for files in (layout.train, layout.test):
-        if isinstance(files, _layout.Files):
+        if isinstance(files, _layout.Files) and files.labels is not None:
             known |= dict(zip(files.paths, files.labels.tolist(), strict=True))
     return np.array([known[path] for path in paths], np.int32) if all(path in known for path in paths) else None
 
 
-def open_whole_npz(path: str, *, image_size: int | None, stored_size: int | None) -> WholeSource:
+def open_whole_npz(path: str, *, image_size: int | None, stored_size: int | None, labels: bool = True) -> WholeSource:
     """The images of `image` and, if it is there, of `image_test`, in the order of the file."""
     file, name = Path(path).expanduser(), f"npz:{path}"
     arrays = _npz._read(file)
@@ -128,11 +133,11 @@ def open_whole_npz(path: str, *, image_size: int | None, stored_size: int | None
     if not keys:
         raise SourceError(f"{file}: expected an array 'image', got {sorted(arrays) or 'none that is known'}")
     images = {key: _check.image_array(f"{file}: {key}", arrays[key]) for key in keys}
-    labels = {key: arrays.get(key.replace("image", "label")) for key in keys}
+    found = {key: arrays.get(key.replace("image", "label")) if labels else None for key in keys}
     shapes = [x.shape[1:3] for x in images.values()]
     side = _stored.stored_side(shapes, image_size=image_size, stored_size=stored_size, name=str(file))
     resized = {key: x if side is None else _stored.resized(x, side) for key, x in images.items()}
-    return WholeSource([(key, _stored.ArraySource(resized[key], labels[key], name=name)) for key in keys])
+    return WholeSource([(key, _stored.ArraySource(resized[key], found[key], name=name)) for key in keys])
 
 
 def store(images: np.ndarray, *, image_size: int, stored_size: int | None = None) -> np.ndarray:

@@ -15,6 +15,7 @@ from contrastive_jax.data._folder import open_folder
 from contrastive_jax.data._npz import open_npz
 from contrastive_jax.data._own import open_own
 from contrastive_jax.data._source import SPLITS, Source, labels_of, name_of, num_classes_of
+from contrastive_jax.data._spec import KINDS, parse
 from contrastive_jax.data._stored import CACHE_BYTES, ArraySource, ReadSource
 from contrastive_jax.data._tfds import open_tfds
 from contrastive_jax.data._whole import WholeSource, open_whole_folder, open_whole_npz, store
@@ -41,7 +42,6 @@ __all__ = [
 ]
 
 _FORMS = "digits, tfds:NAME, folder:PATH, npz:PATH or package.module:function"
-_KINDS = ("digits", "tfds", "folder", "npz")
 
 
 class Splits(NamedTuple):
@@ -64,11 +64,12 @@ def load(
 
     - `digits`: scikit-learn's 1,797 handwritten digits, 8x8, inside its package.
     - `tfds:NAME`, `tfds:NAME/config:version`: a prepared TensorFlow Datasets image set; `test` may be its validation.
-    - `folder:PATH`: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*. Every image becomes RGB of eight bits a
-      channel: sixteen become the higher eight; greyscale, CMYK and palettes are converted; transparency, and an
-      orientation in the metadata, are ignored; of an animation it is the first picture.
-    - `npz:PATH`: arrays `image`, `label` and perhaps `image_test`, `label_test`.
-
+      `tfds:NAME?split=SPLIT` trains on another split, such as `tfds:stl10?split=unlabelled`.
+    - `folder:PATH`: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*; or images without labels, at any depth
+      of PATH/train and PATH/test, or of PATH. Several folders are a JSON list, `folder:["PATH", "PATH"]`. Every image
+      becomes RGB of eight bits a channel: sixteen become the higher eight; greyscale, CMYK and palettes are converted;
+      transparency, and an orientation in the metadata, are ignored; of an animation it is the first picture.
+    - `npz:PATH`: arrays `image` and perhaps `label`, and perhaps `image_test`, `label_test`.
     - `package.module:function`: the function is imported, called with "train" and with "test", and returns a source:
       any object with `__len__`, `image_shape` and `take`, see `Source`.
 
@@ -76,8 +77,12 @@ def load(
     has more than 89 million of them, or, an .npz, that would expand to more than 1 GiB and a hundred times its size. No
     pickle is ever loaded.
 
-    A data set without a test split is split 80/20 within each class, always in the same way. Nothing here imports
-    TensorFlow: `tfds:` reads array_record files.
+    `?labels=none` after any of these reads the images without labels. That images have none is said in a line on
+    standard error, with the reason.
+
+    A data set without a test split is split 80/20 within each class; of one without labels, a tenth is held out, at
+    most 10,000. Both are always done in the same way. Nothing here imports TensorFlow: `tfds:` reads array_record
+    files.
 
     Args:
         spec: which data set, in one of the forms above.
@@ -197,6 +202,7 @@ def load_whole(
     - `folder:PATH`: every image below PATH at any depth, in the order of their paths. Labels are there if each image
       lies in a class, as `load` reads them.
     - `npz:PATH`: the images of `image`, then of `image_test`, in the order of the file; labels if both have them.
+    - `tfds:NAME?split=SPLIT`: that split.
     - Any other: the training split, then the test split.
 
     Args:
@@ -210,11 +216,14 @@ def load_whole(
         >>> len(whole), names_of(whole)[1436:1438]
         (1797, ['train/1436', 'test/0'])
     """
-    kind, _, rest = spec.partition(":")
-    if kind == "folder" and rest:
-        return open_whole_folder(rest, image_size=image_size, stored_size=stored_size)
-    if kind == "npz" and rest:
-        return open_whole_npz(rest, image_size=image_size, stored_size=stored_size)
+    parsed = parse(spec)
+    if parsed.kind == "folder" and parsed.rest:
+        return open_whole_folder(parsed, image_size=image_size, stored_size=stored_size)
+    if parsed.kind == "npz" and parsed.rest:
+        return open_whole_npz(parsed.rest, image_size=image_size, stored_size=stored_size, labels=parsed.labels)
+    if parsed.split is not None:
+        source = load(spec, split="train", image_size=image_size, stored_size=stored_size, data_dir=data_dir)
+        return WholeSource([(parsed.split, source)])
     splits = load_splits(spec, image_size=image_size, stored_size=stored_size, data_dir=data_dir)
     return WholeSource([(name, getattr(splits, name)) for name in SPLITS])
 
@@ -239,17 +248,17 @@ def _open(
     data_dir: str | os.PathLike[str] | None,
     cache_bytes: float,
 ) -> Mapping[str, Source]:
-    kind, _, rest = spec.partition(":")
-    match kind, bool(rest):
+    parsed = parse(spec)
+    sizes = {"image_size": image_size, "stored_size": stored_size}
+    match parsed.kind, bool(parsed.rest):
         case "digits", False:
-            return open_digits(image_size=image_size, stored_size=stored_size)
+            return open_digits(**sizes, labels=parsed.labels)
         case "tfds", True:
-            sizes = {"image_size": image_size, "stored_size": stored_size}
-            return open_tfds(rest, splits, **sizes, data_dir=data_dir, cache_bytes=cache_bytes)
+            return open_tfds(parsed, splits, **sizes, data_dir=data_dir, cache_bytes=cache_bytes)
         case "folder", True:
-            return open_folder(rest, splits, image_size=image_size, stored_size=stored_size, cache_bytes=cache_bytes)
+            return open_folder(parsed, splits, **sizes, cache_bytes=cache_bytes)
         case "npz", True:
-            return open_npz(rest, image_size=image_size, stored_size=stored_size)
-    if kind not in _KINDS and parts.is_part(spec):
-        return open_own(spec, image_size=image_size, stored_size=stored_size)
+            return open_npz(parsed.rest, **sizes, labels=parsed.labels)
+    if parsed.kind not in KINDS and parts.is_part(spec):
+        return open_own(spec, **sizes)
     raise SourceError(f"expected a data set {_FORMS}, got {spec!r}")

@@ -6,23 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import evaluation, metrics, models, pairwise
-from contrastive_jax.data import batches, sources, views
-from contrastive_jax.errors import UsageError
-from contrastive_jax.jobs import parts
-from contrastive_jax.jobs.encoder import compute_features
+from contrastive_jax import evaluation, metrics
+from contrastive_jax.data import batches, sources
+from contrastive_jax.jobs import neighbours, passes
 from contrastive_jax.jobs.job import Job
 from contrastive_jax.jobs.logs import rows
+from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.training.state import TrainState
 
 MAX_TEST_IMAGES = 10_000
 MAX_TRAINING_PAIRS = 5_000  # Lee 2025, Table 1
 MAX_RAW_PIXELS_GIB = 4
 UNTRAINED, TRAINED = "untrained encoder", "trained encoder"
+SECONDS_BETWEEN_LINES = 10.0  # of the progress of a pass, where it is no bar
+NO_LABELS = "the images have no labels, which scores need; config.data.evaluation_source names a set that has."
 
 
 class Evaluation(NamedTuple):
@@ -32,26 +32,12 @@ class Evaluation(NamedTuple):
     geometry: dict[str, evaluation.Geometry]  # of the test set
     similarity: dict[str, metrics.SimilarityDistribution]  # of at most `MAX_TRAINING_PAIRS` of the training set
     whole: dict[str, evaluation.Similarities]  # of the whole training set
+    neighbours: neighbours.Neighbours  # test images and the training images nearest to them
 
 
-def trace(job: Job) -> None:
-    """Trace the evaluation, so that errors of the encoder appear before training.
-
-    Raises:
-      UsageError: with what the encoder says.
-    """
-    size = job.config.evaluation.batch_size
-    images = jax.ShapeDtypeStruct((size, *job.train.image_shape), np.uint8)
-    ids = jax.ShapeDtypeStruct((size,), np.int32)
-    encoder = _without_optimizer(job.initial)
-    try:
-        jax.eval_shape(_features(job), encoder, images)
-        jax.eval_shape(_project(job), encoder, images, ids)
-    except Exception as error:  # a user's part may raise anything
-        raise UsageError(f"the encoder cannot be evaluated (train=False): {parts.describe_error(error)}") from error
-
-
-def evaluate(job: Job, state: TrainState, known: Evaluation | None = None) -> Evaluation:
+def evaluate(
+    job: Job, state: TrainState, encode: passes.Passes | None = None, known: Evaluation | None = None
+) -> Evaluation:
     """Evaluate the untrained encoder, the trained one and, for the scores, raw pixels.
 
     Geometry and similarities are those of the projections that the loss compares, with running statistics, on two
@@ -59,24 +45,38 @@ def evaluate(job: Job, state: TrainState, known: Evaluation | None = None) -> Ev
 
     Args:
       job: the run.
-      state: its state after training.
+      state: after the last step.
+      encode: the passes of the run, if it has made them.
       known: the evaluation of a run that differs in its training alone; what they share is taken from it.
     """
-    encoders = {UNTRAINED: job.initial, TRAINED: state} if known is None else {TRAINED: state}
-    encoders = {name: jax.device_put(_without_optimizer(encoder)) for name, encoder in encoders.items()}
-    scores = _score(job, encoders, known)
-    print("Measuring the embeddings ...", file=sys.stderr)
-    embed = _embedder(job)
+    encode = passes.make(job) if encode is None else encode
+    states = {UNTRAINED: job.initial, TRAINED: state} if known is None else {TRAINED: state}
+    encoders = {name: passes.place(each) for name, each in states.items()}
+    scores = _score(job, encode, encoders, known)
     some = batches.sample(len(job.train), MAX_TRAINING_PAIRS, seed=job.config.seed)
-    found = Evaluation(scores, {}, {}, {})
-    if known is not None:
-        found = Evaluation(scores, dict(known.geometry), dict(known.similarity), dict(known.whole))
+    geometry = {} if known is None else dict(known.geometry)
+    similarity = {} if known is None else dict(known.similarity)
+    whole = {} if known is None else dict(known.whole)
+    total = min(len(job.test), MAX_TEST_IMAGES) + len(job.train)
     for name, encoder in encoders.items():
-        found.geometry[name] = evaluation.geometry(*embed(encoder, job.test, MAX_TEST_IMAGES))
-        u, v = embed(encoder, job.train, len(job.train))
-        found.similarity[name] = metrics.to_host(_describe(u[some], v[some], num_bins=job.config.log.num_bins))
-        found.whole[name] = _measure_whole(u, v)
-    return found
+        project = passes.bind(encoder, encode.project)
+        with _count(f"Measuring the embeddings of the {name}", total) as counter:
+            embed = functools.partial(passes.embed_source, project, config=job.config, watch=counter.watch)
+            geometry[name] = evaluation.geometry(*embed(job.test, MAX_TEST_IMAGES))
+            u, v = embed(job.train, len(job.train))
+        similarity[name] = metrics.to_host(_describe(u[some], v[some], num_bins=job.config.log.num_bins))
+        whole[name] = _measure_whole(u, v)
+    features = passes.bind(encoders[TRAINED], encode.features)
+    with _count("Finding nearest neighbours", neighbours.num_images(job.test, job.train)) as counter:
+        near = neighbours.find(features, job.test, job.train, config=job.config, watch=counter.watch)
+    return Evaluation(scores, geometry, similarity, whole, near)
+
+
+_describe = jax.jit(metrics.similarity_distribution, static_argnames="num_bins")  # compiled once in a process
+
+
+def _count(what: str, total: int) -> Counter:
+    return Counter(what, total, begins=True, least_seconds=SECONDS_BETWEEN_LINES)
 
 
 def _measure_whole(u: np.ndarray, v: np.ndarray) -> evaluation.Similarities:
@@ -85,46 +85,29 @@ def _measure_whole(u: np.ndarray, v: np.ndarray) -> evaluation.Similarities:
     return evaluation.Similarities(len(u), positive.item(), float(negatives.mean), float(negatives.variance))
 
 
-# Compiled once for all runs of a process that have the same model and views.
-_describe = jax.jit(metrics.similarity_distribution, static_argnames="num_bins")
-_compute_features = jax.jit(compute_features, static_argnums=(0, 1))
+def is_scored(job: Job) -> bool:
+    """Whether there are labels, which the scores need."""
+    return sources.labels_of(job.bank) is not None and sources.labels_of(job.test) is not None
 
 
-def _without_optimizer(state: TrainState) -> TrainState:
-    return state._replace(opt_state=(), estimator={})
-
-
-def _features(job: Job) -> Callable[[TrainState, jax.Array], jax.Array]:
-    """(encoder, images) -> features of the un-augmented images."""
-
-    def features(encoder: TrainState, images: jax.Array) -> jax.Array:
-        program = job.program
-        return compute_features(
-            program.graphdef, program.view_config, encoder.params.model, encoder.model_state, images
-        )
-
-    return features
-
-
-def _score(job: Job, encoders: dict[str, TrainState], known: Evaluation | None) -> dict[str, evaluation.Scores]:
-    if sources.labels_of(job.train) is None or sources.labels_of(job.test) is None:
-        print("Skipping the scores: the images have no labels.", file=sys.stderr)
+def _score(
+    job: Job, encode: passes.Passes, encoders: dict[str, TrainState], known: Evaluation | None
+) -> dict[str, evaluation.Scores]:
+    if not is_scored(job):
+        print(f"Skipping the scores: {NO_LABELS}", file=sys.stderr)
         return {}
     representations: dict[str, Callable[..., jax.Array]] = (
         {"raw pixels": evaluation.raw_pixels}
-        if known is None and scores_raw_pixels(job.config, job.train, job.test)
+        if known is None and scores_raw_pixels(job.config, job.bank, job.test)
         else {}
     )
-    features = functools.partial(_compute_features, job.program.graphdef, job.program.view_config)
-    representations |= {
-        name: functools.partial(features, encoder.params.model, encoder.model_state)
-        for name, encoder in encoders.items()
-    }
+    representations |= {name: passes.bind(encoder, encode.features) for name, encoder in encoders.items()}
     scores = {} if known is None else dict(known.scores)
     for name, fn in representations.items():
-        print(f"Evaluating {name} ...", file=sys.stderr)
-        train, test = (batches.sequential(s, job.config.evaluation.batch_size) for s in (job.train, job.test))
-        scores[name] = evaluation.score(fn, train, test, settings(job))
+        with _count(f"Evaluating {name}", len(job.bank) + len(job.test)) as counter:
+            size = job.config.evaluation.batch_size
+            train, test = (counter.watch(batches.sequential(s, size)) for s in (job.bank, job.test))
+            scores[name] = evaluation.score(fn, train, test, settings(job))
     return scores
 
 
@@ -144,7 +127,7 @@ def scores_raw_pixels(config: ConfigDict, train: sources.Source, test: sources.S
 
 def settings(job: Job) -> evaluation.Settings:
     """How the run's representations are evaluated."""
-    return make_settings(job.config, job.train)
+    return make_settings(job.config, job.bank)
 
 
 def make_settings(config: ConfigDict, train: sources.Source) -> evaluation.Settings:
@@ -160,77 +143,6 @@ def make_settings(config: ConfigDict, train: sources.Source) -> evaluation.Setti
         draws=e.draws,
         seed=config.seed,
     )
-
-
-def _project(job: Job) -> Callable[[TrainState, jax.Array, jax.Array], jax.Array]:
-    """(encoder, images [b, ...], ids [b]) -> the unit-norm embeddings [2, b, d] of two views."""
-    program = job.program
-
-    def project(encoder: TrainState, images: jax.Array, ids: jax.Array) -> jax.Array:
-        model = program.graphdef, encoder.params.model, encoder.model_state
-        return project_views(model, images, ids, view_config=program.view_config, seed=program.seed)
-
-    return project
-
-
-def project_views(
-    model: tuple[Any, Any, Any],
-    images: jax.Array,
-    ids: jax.Array,
-    *,
-    view_config: views.ViewConfig,
-    seed: int | jax.Array,
-) -> jax.Array:
-    """The unit-norm embeddings [2, b, d] of two random views of images [b, h, w, c], which training never uses.
-
-    Args:
-      model: (graphdef, params, state).
-      images: uint8.
-      ids: int32 [b], of the images.
-      view_config: how the views are made.
-      seed: of the views.
-    """
-    pair = views.random_views(images, ids, seed=seed, epoch=views.EVALUATION_EPOCH, config=view_config)
-    projections, _ = models.apply(*model, pair.reshape(-1, *pair.shape[2:]), train=False)
-    return jnp.stack(jnp.split(pairwise.normalize(projections), 2))
-
-
-_project_views = jax.jit(project_views, static_argnames="view_config")
-
-
-def _embedder(job: Job) -> Callable[[TrainState, sources.Source, int], np.ndarray]:
-    """Make a function (encoder, source, max_images) -> unit-norm embeddings [2, n, d] of two views."""
-    options = {"view_config": job.program.view_config, "seed": np.uint32(job.config.seed)}
-
-    def embed(encoder: TrainState, source: sources.Source, max_images: int) -> np.ndarray:
-        model = job.program.graphdef, encoder.params.model, encoder.model_state
-        project = functools.partial(_project_views, model, **options)
-        return embed_source(project, source, max_images, config=job.config)
-
-    return embed
-
-
-def embed_source(
-    project: Callable[[np.ndarray, np.ndarray], jax.Array],
-    source: sources.Source,
-    max_images: int,
-    *,
-    config: ConfigDict,
-) -> np.ndarray:
-    """Embeddings [2, n, d] of two views of the images of a source, or of a sample by the run's seed if there are more.
-
-    Args:
-      project: (images [b, ...], ids [b]) -> [2, b, d].
-      source: the images.
-      max_images: how many to embed at most.
-      config: of the run.
-    """
-    chosen = batches.sample(len(source), max_images, seed=config.seed)
-    found = [
-        np.asarray(project(batch["image"], batch["id"]))[:, batch["mask"]]
-        for batch in batches.sequential(source, config.evaluation.batch_size, indices=chosen)
-    ]
-    return np.concatenate(found, axis=1)
 
 
 def summarize(job: Job, found: Evaluation) -> dict[str, Any]:
@@ -262,8 +174,8 @@ def format_tables(job: Job, found: Evaluation, last_row: dict[str, Any]) -> str:
         negative_optimum=optimum["theory_full_batch_negative"],
         variance_bounds=(optimum["theory_variance_least"], optimum["theory_variance_greatest"]),
     )
-    scores = [evaluation.format_scores(found.scores, settings(job))] if found.scores else []
-    return "\n\n".join([*scores, evaluation.format_geometry(found.geometry), similarities])
+    scores = evaluation.format_scores(found.scores, settings(job)) if found.scores else f"No scores: {NO_LABELS}"
+    return "\n\n".join([scores, evaluation.format_geometry(found.geometry), similarities])
 
 
 def _similarities(row: Mapping[str, Any]) -> evaluation.Similarities:

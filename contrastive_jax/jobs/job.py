@@ -13,10 +13,9 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import models, spmd
 from contrastive_jax.data import batches, sources
-from contrastive_jax.errors import SourceError, UsageError
+from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
-from contrastive_jax.jobs import parts, validation, weights
-from contrastive_jax.losses import contract
+from contrastive_jax.jobs import opening, parts, validation, weights
 from contrastive_jax.training import measure, optimizer
 from contrastive_jax.training import step as step_lib
 from contrastive_jax.training.state import Program, TrainState
@@ -29,10 +28,11 @@ class Job(NamedTuple):
     workdir: Path
     train: sources.Source
     test: sources.Source
+    bank: sources.Source  # what probes and nearest neighbours learn from; see `opening.Data`
     order: batches.BatchOrder
     program: Program
     initial: TrainState
-    fingerprints: dict[str, Any]  # of the training and of the test images
+    fingerprints: dict[str, Any]  # of the training, the test and other labelled images
     mapped: spmd.Mapped  # the traced step on the devices of this job
 
     @property
@@ -66,15 +66,18 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
     own = parts.resolve(config, own)
     validation.check(config, own, num_devices=devices)
     weights.record(config)
-    train, test = _open_data(config, own)
+    data = opening.open_data(config, own)
+    train = data.train
     validation.check(config, own, num_devices=devices, train=train)
-    _check_labels(config, own, train)
+    opening.check_labels(config, own, data)
     update_size = config_lib.update_size(config, num_instances=len(train), num_devices=devices)
     order = batches.BatchOrder(len(train), update_size, config.seed, config.partition)
     program, initial = build(config, own, train, order)
     mapped = _trace(program, initial, train, order, parallelism=config.parallelism)
-    fingerprints = {"train": sources.fingerprint(train), "test": sources.fingerprint(test)}
-    return Job(config, workdir, train, test, order, program, initial, fingerprints, mapped)
+    fingerprints = {"train": sources.fingerprint(train), "test": sources.fingerprint(data.test)}
+    if data.bank is not train:
+        fingerprints["evaluation_train"] = sources.fingerprint(data.bank)
+    return Job(config, workdir, *data, order, program, initial, fingerprints, mapped)
 
 
 def check_workdir(workdir: Path) -> None:
@@ -88,71 +91,6 @@ def check_workdir(workdir: Path) -> None:
         raise UsageError(
             f"--workdir={workdir}: expected a folder, got an address; object stores are not supported yet. "
             "Mount the bucket as a folder (gcsfuse, s3fs, ...) and give that folder."
-        )
-
-
-def _open_data(config: ConfigDict, own: parts.Own) -> sources.Splits:
-    data = config.data
-    try:
-        for source in (own.train, own.test):
-            if source is not None:
-                sources.check(source)
-        if own.train is not None:
-            found = sources.Splits(own.train, own.train if own.test is None else own.test)
-        else:
-            found = sources.load_splits(
-                data.source,
-                image_size=data.image_size,
-                stored_size=data.stored_size,
-                data_dir=data.directory,
-                cache_bytes=data.cache_gib * 2**30,
-            )
-            found = found if own.test is None else found._replace(test=own.test)
-    except SourceError as error:
-        raise UsageError(f"config.data.source={data.source!r}: {error}") from None
-    _check_alike(*found)
-    return found
-
-
-def _check_alike(train: sources.Source, test: sources.Source) -> None:
-    """Test images have the shape and the classes of the training images."""
-    shapes = tuple(train.image_shape), tuple(test.image_shape)
-    if shapes[0] != shapes[1]:
-        raise UsageError(f"test images: expected the shape {shapes[0]} of the training images, got {shapes[1]}.")
-    labels, classes = sources.labels_of(test), sources.num_classes_of(train)
-    if labels is not None and classes is not None and labels.max() >= classes:
-        raise UsageError(f"test labels: expected the {classes} classes of the training images, got {labels.max()}.")
-
-
-def _check_labels(config: ConfigDict, own: parts.Own, train: sources.Source) -> None:
-    """Check, before training starts, that the images have the labels that the loss and the evaluation need."""
-    labels, source = sources.labels_of(train), f"config.data.source={config.data.source!r}"
-    if labels is None:
-        if own.loss is not None and contract.needs_of(own.loss).labels:
-            raise UsageError(
-                f"config.loss.name={config.loss.name!r}: expected a source with labels, {source} has none."
-            )
-        return
-    check_class_sizes(labels, source, labels_per_class=config.evaluation.labels_per_class)
-
-
-def check_class_sizes(labels: np.ndarray, source: str, *, labels_per_class: int) -> None:
-    """Check that every class has the images that the probe on a few labels takes of it.
-
-    Args:
-      labels: int [n], of the training images.
-      source: what they are called in the message.
-      labels_per_class: how many the probe takes.
-
-    Raises:
-      UsageError: a class has fewer.
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    rarest = int(np.argmin(counts))
-    if counts[rarest] < labels_per_class:
-        raise UsageError(
-            f"config.evaluation.labels_per_class={labels_per_class}: expected at most the {counts[rarest]} training "
-            f"images of class {classes[rarest]} of {source}."
         )
 
 

@@ -83,7 +83,7 @@ def read_config(workdir: Path) -> ConfigDict:
       UsageError: there is none, or it cannot be read.
     """
     try:
-        return config_lib.from_json(_read_record(workdir, CONFIG), check_arguments=False)
+        return config_lib.from_json(read_record(workdir, CONFIG), check_arguments=False)
     except UsageError as error:
         where = "" if str(error).startswith(f"{workdir}") else f"{workdir / CONFIG}: "
         raise UsageError(f"{where}{error}") from None
@@ -96,13 +96,18 @@ def read_image_shape(workdir: Path, config: ConfigDict) -> tuple[int, int, int]:
       UsageError: the record of the run's data cannot be read.
     """
     try:
-        channels = json.loads(_read_record(workdir, DATA))["train"]["image_shape"][-1]
+        channels = json.loads(read_record(workdir, DATA))["train"]["image_shape"][-1]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(f"{workdir / DATA}: expected the JSON that a run wrote, got other text ({error!r}).") from None
     return config.data.image_size, config.data.image_size, channels
 
 
-def _read_record(workdir: Path, name: str) -> str:
+def read_record(workdir: Path, name: str) -> str:
+    """The text of a file of a run's record.
+
+    Raises:
+      UsageError: there is no run, or the file cannot be read.
+    """
     if not workdir.is_dir():
         raise UsageError(f"{workdir}: expected the workdir of a run, got no such folder.")
     try:

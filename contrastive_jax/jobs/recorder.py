@@ -1,7 +1,7 @@
 """Handles the outputs of each step: logs them, shows them, and stops the run if they are not finite."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ class Recorder:
     def __init__(self, job: Job, log: logs.StepLog | None, bar: progress.Progress, checkpoints: Checkpoints) -> None:
         self._job, self._log, self._bar, self._checkpoints = job, log, bar, checkpoints
         self._pending: Mapping[str, Any] | None = None
+        self._measured: Mapping[str, float] = {}
         self.step = bar.start
         self.last_row: Mapping[str, Any] = {}
 
@@ -37,6 +38,12 @@ class Recorder:
         self.log_pending()
         self._pending = outputs
         self.step += 1
+
+    def attach(self, measure: Callable[[], Mapping[str, float]]) -> None:
+        """Measure the encoder and log that with the last step; the time that it takes is not that of the steps."""
+        jax.block_until_ready(self._pending)
+        with self._bar.pause():
+            self._measured = measure()
 
     @contextlib.contextmanager
     def wait_for_data(self) -> Iterator[None]:
@@ -67,6 +74,7 @@ class Recorder:
             num_instances=len(self._job.train),
             contrast_size=self._job.contrast_size,
         )
+        row, self._measured = {**row, **self._measured}, {}
         self.last_row = row
         self._bar.update(row)
         if self._log is not None:

@@ -1,6 +1,7 @@
 """Train, evaluate, and write the results of a run."""
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -17,9 +18,9 @@ from ml_collections import ConfigDict
 from contrastive_jax import spmd
 from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import UsageError
-from contrastive_jax.jobs import evaluate, parts
+from contrastive_jax.jobs import evaluate, monitor, parts, passes
 from contrastive_jax.jobs.job import Job, prepare
-from contrastive_jax.jobs.logs import pictures, progress, rows, view_pictures
+from contrastive_jax.jobs.logs import neighbour_pictures, pictures, progress, rows, view_pictures
 from contrastive_jax.jobs.machine import environment, files, processes, profiler, signals, storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.jobs.recorder import Recorder
@@ -57,26 +58,32 @@ def run(
     """
     started, around = time.perf_counter(), environment.describe()
     job = prepare(config, Path(workdir), steps=steps, own=own)
-    evaluate.trace(job)
+    passes.trace(job)
+    encode = passes.make(job)
     stop = job.num_steps if steps is None else min(steps, job.num_steps)
     if profile is not None and profile.stop > stop:
         asked = f"--profile={profile.start}:{profile.stop}"
         raise UsageError(f"{asked}: expected steps of this run, which takes {stop}, counted from 0.")
     with storage.explain_refusals(job.workdir), claim_workdir(job):
         with Checkpoints(job.workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints:
-            state, speed = train(job, checkpoints, stop, profile)
+            state, speed = train(job, checkpoints, stop, profile, encode)
         with signals.exit_on_signal(stop):
             if processes.is_first():
-                found = evaluate.evaluate(job, state)
+                found = evaluate.evaluate(job, state, encode)
                 print(finish(job, stop, found, speed, around, seconds=time.perf_counter() - started))
             processes.wait_for_all("evaluated")
         return json.loads((job.workdir / "summary.json").read_text())
 
 
 def train(
-    job: Job, checkpoints: Checkpoints, stop: int, profile: range | None = None
+    job: Job,
+    checkpoints: Checkpoints,
+    stop: int,
+    profile: range | None = None,
+    encode: passes.Passes | None = None,
 ) -> tuple[TrainState, dict[str, float | None]]:
     """Take the remaining steps up to `stop`; return the final state and the speed (of None without a step)."""
+    encode = passes.make(job) if encode is None else encode
     state, start = resume(job, checkpoints, stop)
     if processes.is_first() and start == 0:
         save_views(job)
@@ -85,7 +92,7 @@ def train(
             return state, dict.fromkeys(bar.speed)
         recorder = Recorder(job, log, bar, checkpoints)
         with profiler.Profiler(job.workdir / "profile", profile) as tracer:
-            state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer)
+            state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer, encode)
         return state, {**bar.speed}
 
 
@@ -120,6 +127,7 @@ def _take_steps(
     checkpoints: Checkpoints,
     watch: signals.Watch,
     tracer: profiler.Profiler,
+    encode: passes.Passes,
 ) -> TrainState:
     mapped, start = job.mapped, recorder.step
     placed = mapped.place_state(state)
@@ -129,6 +137,8 @@ def _take_steps(
             placed, outputs = mapped.step(placed, batch)
             recorder.add(mapped.read(outputs))
             taken = recorder.step
+            if processes.is_first() and monitor.is_due(job, taken):
+                recorder.attach(functools.partial(monitor.measure, job, encode, mapped.read(placed)))
             asked = watch.asked(taken)
             if taken % job.config.checkpoint.every == 0 or taken == stop or asked:
                 recorder.flush()  # raises before a state that is not finite can be saved
@@ -226,13 +236,16 @@ def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
         counts = rows.read_counts(job.workdir / rows.COUNTS, job.config.log.num_bins)
     training_set = [found.similarity[name] for name in (evaluate.UNTRAINED, evaluate.TRAINED)]
     rows.save_similarity(job.workdir / "similarity.npz", counts, training_set)
-    title = f"{job.config.loss.name} on {job.config.data.source}, m = {job.contrast_size}, n = {len(job.train)}"
+    title = pictures.describe(job.config, contrast_size=job.contrast_size, num_instances=len(job.train))
     optimum = rows.compute_optimum(num_instances=len(job.train), contrast_size=job.contrast_size)
     path = job.workdir / "similarity.png"
     _draw(
         path,
         lambda: pictures.save_similarity_picture(path, counts, logged, training_set, optimum=optimum, title=title),
     )
+
+    near = job.workdir / "neighbours.png"
+    _draw(near, lambda: neighbour_pictures.save_neighbours_picture(near, found.neighbours))
 
 
 def finish(

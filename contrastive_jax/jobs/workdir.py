@@ -19,6 +19,7 @@ _CHANGEABLE = (
     "checkpoint.every",
     "checkpoint.keep",
     "data.cache_gib",
+    "data.evaluation_source",
     "log.tensorboard_every",
     "nonfinite_limit",
     "on_nonfinite",

@@ -1,13 +1,35 @@
 """What embeddings look like on the sphere."""
 
+from contrastive_jax.metrics._analysis import Analysis as Analysis
+from contrastive_jax.metrics._analysis import Gap as Gap
+from contrastive_jax.metrics._analysis import KindOfPair as KindOfPair
+from contrastive_jax.metrics._analysis import Sampling as Sampling
+from contrastive_jax.metrics._analysis import View as View
+from contrastive_jax.metrics._analysis import analyze as analyze
+from contrastive_jax.metrics._blocks import Estimate as Estimate
+from contrastive_jax.metrics._blocks import Histogram as Histogram
+from contrastive_jax.metrics._classes import ClassVariance as ClassVariance
+from contrastive_jax.metrics._classes import class_variance as class_variance
 from contrastive_jax.metrics._geometry import alignment as alignment
 from contrastive_jax.metrics._geometry import effective_rank as effective_rank
+from contrastive_jax.metrics._geometry import mean_gap as mean_gap
 from contrastive_jax.metrics._geometry import rank as rank
+from contrastive_jax.metrics._geometry import spectrum as spectrum
 from contrastive_jax.metrics._geometry import uniformity as uniformity
 from contrastive_jax.metrics._geometry import wasserstein_uniformity as wasserstein_uniformity
+from contrastive_jax.metrics._moments import RowMoments as RowMoments
+from contrastive_jax.metrics._moments import merge_row_moments as merge_row_moments
+from contrastive_jax.metrics._moments import row_moments as row_moments
+from contrastive_jax.metrics._nearest import HardestNegatives as HardestNegatives
+from contrastive_jax.metrics._nearest import hardest_negatives as hardest_negatives
 from contrastive_jax.metrics._negatives import NegativeMoments as NegativeMoments
 from contrastive_jax.metrics._negatives import merge_negative_moments as merge_negative_moments
 from contrastive_jax.metrics._negatives import negative_moments as negative_moments
+from contrastive_jax.metrics._optima import Comparison as Comparison
+from contrastive_jax.metrics._optima import compare_with_optima as compare_with_optima
+from contrastive_jax.metrics._pairing import pair_by_label as pair_by_label
+from contrastive_jax.metrics._rows import RowReport as RowReport
+from contrastive_jax.metrics._rows import Rows as Rows
 from contrastive_jax.metrics._similarity import PairSimilarities as PairSimilarities
 from contrastive_jax.metrics._similarity import SimilarityDistribution as SimilarityDistribution
 from contrastive_jax.metrics._similarity import merge as merge

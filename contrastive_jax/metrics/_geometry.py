@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from contrastive_jax import theory
+from contrastive_jax.metrics._moments import entropy_rank, row_moments, spectrum_of
 
 _UNIT_NORM_TOLERANCE = 1e-3
 _BLOCK = 1024
@@ -36,7 +37,7 @@ def alignment(u: ArrayLike, v: ArrayLike, *, alpha: float = 2.0) -> float:
     References:
       Wang and Isola, 2020, https://arxiv.org/abs/2005.10242.
     """
-    a, b = _unit("alignment", u), _unit("alignment", v)
+    a, b = check_unit_rows("alignment", u), check_unit_rows("alignment", v)
     if a.shape != b.shape:
         raise ValueError(f"metrics.alignment: expected u and v of the same shape, got {a.shape} and {b.shape}.")
     return float(np.mean(np.linalg.norm(a.astype(np.float64) - b, axis=1) ** alpha))
@@ -62,7 +63,7 @@ def uniformity(x: ArrayLike, *, t: float = 2.0) -> float:
     References:
       Wang and Isola, 2020, https://arxiv.org/abs/2005.10242. Memory is linear in n.
     """
-    unit = _unit("uniformity", x)
+    unit = check_unit_rows("uniformity", x)
     log_sums = _over_pairs(_log_energies, unit, t, combine=np.logaddexp)
     return float(np.logaddexp.reduce(log_sums) - np.log(len(unit) * (len(unit) - 1) / 2))
 
@@ -93,12 +94,8 @@ def wasserstein_uniformity(x: ArrayLike) -> float:
     References:
       Koromilas et al., 2024, Section 7.
     """
-    unit = _unit("wasserstein_uniformity", x)
-    counts = _over_pairs(_counts, unit)
-    edges = np.linspace(-1, 1, _BINS + 1)
-    empirical = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
-    gap = np.abs(empirical - theory.similarity_distribution_function(edges, unit.shape[1]))
-    return float(np.sum((gap[1:] + gap[:-1]) / 2) * (2 / _BINS))
+    unit = check_unit_rows("wasserstein_uniformity", x)
+    return distance_from_uniform(count_similarities(unit), unit.shape[1])
 
 
 def effective_rank(x: ArrayLike) -> float:
@@ -121,10 +118,7 @@ def effective_rank(x: ArrayLike) -> float:
       Garrido et al., 2023, https://arxiv.org/abs/2210.02885. The authors of Koromilas 2024 add 1e-7 to each
       normalised singular value; here 0 log 0 is 0, which differs by less than 1e-5 d.
     """
-    values = np.sqrt(np.maximum(np.linalg.eigvalsh(_gram(_unit("effective_rank", x))), 0))
-    p = values / values.sum()
-    p = p[p > 0]
-    return float(np.exp(-np.sum(p * np.log(p))))
+    return entropy_rank(np.linalg.eigvalsh(_gram(check_unit_rows("effective_rank", x))))
 
 
 def rank(x: ArrayLike, *, tolerance: float = 1e-5) -> int:
@@ -147,9 +141,71 @@ def rank(x: ArrayLike, *, tolerance: float = 1e-5) -> int:
     References:
       Koromilas et al., 2024, Section 7.
     """
-    unit = _unit("rank", x).astype(np.float64)
-    centred = unit - unit.mean(axis=0)
-    return int(np.sum(np.linalg.eigvalsh(centred.T @ centred / (len(unit) - 1)) > tolerance))
+    return int(np.sum(spectrum_of(row_moments(check_unit_rows("rank", x))) > tolerance))
+
+
+def spectrum(x: ArrayLike) -> np.ndarray:
+    r"""Variances of the embeddings along their principal axes: the eigenvalues of their covariance, descending.
+
+    Their sum is n/(n-1) times 1 less the squared length of the mean. A few large ones and a tail near 0
+    are a collapse of dimensions.
+
+    Args:
+      x: [n, d] unit-norm embeddings.
+
+    Returns:
+      float64 [d], at least 0; about 1/d each for uniform points.
+
+    Raises:
+      ValueError: for embeddings that are not unit-norm.
+
+    Example:
+      >>> metrics.spectrum(np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist()
+      [2.0, 0.0]
+
+    References:
+      Jing et al., 2022, https://arxiv.org/abs/2110.09348, Figure 1.
+    """
+    return spectrum_of(row_moments(check_unit_rows("spectrum", x)))
+
+
+def mean_gap(u: ArrayLike, v: ArrayLike) -> float:
+    r"""Distance of the means of two sets, \|mean(u) - mean(v)\|: of images and texts, the modality gap.
+
+    Args:
+      u: [n, d] unit-norm embeddings of one set.
+      v: [m, d] of the other.
+
+    Returns:
+      A Python float in [0, 2]; 0 at every optimum of Lee 2025, Theorem 5.1.
+
+    Raises:
+      ValueError: for dimensions that differ or embeddings that are not unit-norm.
+
+    Example:
+      >>> metrics.mean_gap(np.eye(2), -np.eye(2)).__round__(4)
+      1.4142
+
+    References:
+      Liang et al., 2022, https://arxiv.org/abs/2203.02053, Section 4.1.
+    """
+    a, b = (check_unit_rows("mean_gap", x) for x in (u, v))
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"metrics.mean_gap: expected u and v of the same d, got {a.shape} and {b.shape}.")
+    return float(np.linalg.norm(a.mean(axis=0, dtype=np.float64) - b.mean(axis=0, dtype=np.float64)))
+
+
+def count_similarities(unit: np.ndarray) -> np.ndarray:
+    """The similarities of distinct pairs in fine equal bins over [-1, 1]: float64, whole numbers."""
+    return _over_pairs(_counts, unit)
+
+
+def distance_from_uniform(counts: np.ndarray, d: int) -> float:
+    """W1 of the similarities that `count_similarities` counted from those of uniform points in d dimensions."""
+    edges = np.linspace(-1, 1, len(counts) + 1)
+    empirical = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+    gap = np.abs(empirical - theory.similarity_distribution_function(edges, d))
+    return float(np.sum((gap[1:] + gap[:-1]) / 2) * (2 / len(counts)))
 
 
 def _gram(x: np.ndarray) -> np.ndarray:
@@ -158,7 +214,8 @@ def _gram(x: np.ndarray) -> np.ndarray:
     return x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
 
 
-def _unit(function: str, x: ArrayLike) -> np.ndarray:
+def check_unit_rows(function: str, x: ArrayLike) -> np.ndarray:
+    """Unit rows [n >= 2, d] as float32, or float64 where they are; refused if they are not of unit norm."""
     array = np.asarray(x)
     if array.ndim != 2 or len(array) < 2:
         raise ValueError(f"metrics.{function}: expected embeddings [n >= 2, d], got shape {array.shape}.")

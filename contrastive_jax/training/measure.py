@@ -14,7 +14,7 @@ from contrastive_jax.training.state import TrainState
 
 Metric = Callable[..., Any]
 _TAKEN = ("step", "epoch", "images_per_second", "waited_for_data")
-_TAKEN_PREFIXES = ("positive_", "cross_view_", "within_view_", "theory_")
+_TAKEN_PREFIXES = ("positive_", "cross_view_", "within_view_", "theory_", "evaluation_")
 
 
 def distribution(contrast_size: int | None = None, num_bins: int = 100) -> Metric:

@@ -146,7 +146,7 @@ def test_folder_without_train_is_split_in_each_class(tmp_path):
 def test_folder_refusals(tmp_path, folder):
     refused(f"folder:{tmp_path / 'none'}", tmp_path / "none", "PATH/train/CLASS")
     (tmp_path / "empty").mkdir()
-    refused(f"folder:{tmp_path / 'empty'}", "empty", "expected class subfolders", "got no subfolder")
+    refused(f"folder:{tmp_path / 'empty'}", "empty", "expected a folder of images", "got no image")
     (folder / "train" / "eel").mkdir()
     refused(f"folder:{folder}", folder / "train" / "eel", "no image")
     write_image(folder / "test" / "fox" / "0.png")
@@ -155,6 +155,8 @@ def test_folder_refusals(tmp_path, folder):
     write_image(tmp_path / "lone" / "train" / "a" / "0.png")
     refused(f"folder:{tmp_path / 'lone'}", "test", split="test")
     write_image(tmp_path / "few" / "a" / "0.png")
+    refused(f"folder:{tmp_path / 'few'}", "expected at least 2 images, of which one is held out, got 1")
+    write_image(tmp_path / "few" / "b" / "0.png")
     refused(f"folder:{tmp_path / 'few'}", "80/20", "Give it a test split")
 
 
@@ -218,7 +220,7 @@ def test_npz_with_and_without_a_test_split(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"label": None}, ["expected an array 'label', got ['image']"]),
+        ({"image": None}, ["expected an array 'image', got ['label']"]),
         ({"image": None}, ["expected an array 'image', got ['label']"]),
         (
             {"image": np.zeros((4, 2, 2), np.float32)},

@@ -9,7 +9,7 @@ import pytest
 from configs import smoke
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs import parts, run, validation
-from contrastive_jax.jobs.logs import pictures, view_pictures
+from contrastive_jax.jobs.logs import neighbour_pictures, pictures, view_pictures
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.jobs.workdir import claim_workdir
 
@@ -19,6 +19,7 @@ MLP = {"model.name": "mlp", "model.kwargs.hidden": (16,)}
 QUICK = {"evaluation.raw_pixels": False, "evaluation.probe_epochs": 1, "evaluation.draws": 1}
 _DRAW = {
     view_pictures: ("save_views_picture", view_pictures.save_views_picture),
+    neighbour_pictures: ("save_neighbours_picture", neighbour_pictures.save_neighbours_picture),
     pictures: ("save_similarity_picture", pictures.save_similarity_picture),
 }
 

@@ -18,8 +18,8 @@ from contrastive_jax import evaluation, models
 from contrastive_jax.data import batches, sources, views
 from contrastive_jax.errors import DamagedError, UsageError
 from contrastive_jax.jobs import encoder as encoder_lib
-from contrastive_jax.jobs import evaluate, loading, parts
 from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs import loading, parts, passes
 from contrastive_jax.jobs.machine import saved_encoders, storage
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from tests.jobs import own_parts
@@ -61,7 +61,7 @@ def test_features_are_those_of_the_runs_own_evaluation(trained):
     job, state, workdir = trained
     loaded = contrastive_jax.load(str(workdir))
     assert loaded.batch_size == job.config.evaluation.batch_size
-    features = functools.partial(jax.jit(evaluate._features(job)), evaluate._without_optimizer(state))
+    features = passes.bind(passes.strip(state), passes.make(job).features)
     expected, _ = evaluation.extract(features, batches.sequential(job.test, loaded.batch_size))
     np.testing.assert_array_equal(loaded.features(job.test.images), expected)
     assert loaded.num_features == expected.shape[1]

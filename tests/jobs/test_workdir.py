@@ -9,7 +9,7 @@ import pytest
 
 from contrastive_jax import metrics
 from contrastive_jax.errors import UsageError
-from contrastive_jax.jobs import evaluate, run
+from contrastive_jax.jobs import passes, run
 from contrastive_jax.jobs.logs import pictures, rows
 from tests.jobs.support import MLP, drawing, small, train
 
@@ -104,7 +104,7 @@ def test_a_picture_that_cannot_be_drawn_costs_the_picture_alone(finished, capsys
     ("module", "function", "message"),
     [
         (metrics, "similarity_distribution", "the first step cannot be traced: ZeroDivisionError"),
-        (evaluate.views, "plain_view", "the encoder cannot be evaluated .*ZeroDivisionError"),
+        (passes.views, "plain_view", "the encoder cannot be evaluated .*ZeroDivisionError"),
     ],
 )
 def test_what_fails_when_it_is_traced_leaves_nothing(module, function, message, tmp_path, monkeypatch):

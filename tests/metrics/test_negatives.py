@@ -58,3 +58,11 @@ def test_without_negatives_and_with_nan():
     assert np.isnan(found.mean) and np.isnan(found.variance)
     with pytest.raises(ValueError, match=r"metrics.negative_moments: expected u and v of the same shape \[m, d\], got"):
         metrics.negative_moments(u, u[:, :2])
+
+
+def test_moments_of_several_sets_merge():
+    u, v = (x.reshape(4, M // 4, D) for x in pairs())
+    found = metrics.merge_negative_moments(jax.vmap(metrics.negative_moments)(u, v))
+    u, v = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in np.asarray((u, v), np.float64))
+    s = np.einsum("kid,kjd->kij", u, v)[:, ~np.eye(M // 4, dtype=bool)]
+    np.testing.assert_allclose(found, (s.size, s.mean(), s.var()), rtol=1e-5, atol=1e-6)

@@ -11,16 +11,21 @@ from contrastive_jax import metrics, theory
 from tests import strategies
 from tests.losses import oracles
 
-WITHOUT_A_VALUE = {"NegativeMoments", "PairSimilarities", "SimilarityDistribution"}
-OF_DISTRIBUTIONS = {"merge", "merge_devices", "select", "similarity_edges", "to_host"}
+WITHOUT_A_VALUE = {"NegativeMoments", "PairSimilarities", "SimilarityDistribution", "Rows", "RowMoments", "RowReport"}
+WITHOUT_A_VALUE |= {"Analysis", "ClassVariance", "Comparison", "Estimate", "Gap", "HardestNegatives", "Histogram"}
+WITHOUT_A_VALUE |= {"KindOfPair", "Sampling", "View"}
+OF_ANALYSES = {"compare_with_optima", "pair_by_label"}  # in test_analysis.py
+OF_MOMENTS = {"row_moments", "merge_row_moments"}
+OF_DISTRIBUTIONS = {"merge", "merge_devices", "merge_negative_moments", "select", "similarity_edges", "to_host"}
 OF_UNIT_ROWS = {"alignment", "uniformity", "wasserstein_uniformity", "effective_rank", "rank"}
-TESTED = OF_UNIT_ROWS | {"similarity_distribution", "negative_moments"}
+OF_UNIT_ROWS |= {"spectrum", "mean_gap", "class_variance"}
+TESTED = OF_UNIT_ROWS | OF_MOMENTS | {"similarity_distribution", "negative_moments", "hardest_negatives", "analyze"}
 BINS = 20
 
 
 def test_every_metric_is_tested():
     public = {name for name in dir(metrics) if not name.startswith("_")}
-    assert public == TESTED | OF_DISTRIBUTIONS | WITHOUT_A_VALUE
+    assert public == TESTED | OF_DISTRIBUTIONS | OF_ANALYSES | WITHOUT_A_VALUE
 
 
 def half_epsilon(shape):
@@ -173,10 +178,86 @@ def test_ranks(example):
 
 
 @many
+@hypothesis.given(unit_pairs(), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_spread_of_rows_and_classes(example, classes, seed):
+    """In float64, whatever the dtype; the spectrum to what an eigenvalue's error is."""
+    shape, (u, v), _ = example
+    labels = np.random.default_rng(seed).integers(0, classes, shape.m)
+    x, y = u.astype(np.float64), v.astype(np.float64)
+    allowed = 64 * max(shape.m, shape.d) * np.finfo(np.float64).eps
+    variances = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2 / (shape.m - 1)
+    want = np.pad(variances, (0, max(0, shape.d - len(variances))))[: shape.d]
+    np.testing.assert_allclose(metrics.spectrum(u), want, atol=allowed)
+    assert abs(metrics.mean_gap(u, v) - np.linalg.norm(x.mean(axis=0) - y.mean(axis=0))) <= allowed
+    found = metrics.class_variance(u, labels)
+    parts = [x[labels == name] for name in found.classes]
+    np.testing.assert_array_equal(found.number, [len(part) for part in parts])
+    np.testing.assert_allclose(found.within, [np.var(part, axis=0).sum() for part in parts], atol=allowed)
+    assert abs(found.total - np.var(x, axis=0).sum()) <= allowed
+    assert abs(found.total - found.between - found.number @ found.within / shape.m) <= allowed
+
+
+@hypothesis.given(unit_pairs(), st.integers(0, 65))
+def test_moments_of_parts_are_those_of_the_whole(example, cut):
+    shape, (x, _), _ = example
+    merged = metrics.merge_row_moments(metrics.row_moments(x[:cut]), metrics.row_moments(x[cut:]))
+    x = x.astype(np.float64)
+    assert merged.number == shape.m
+    np.testing.assert_allclose(merged.mean, x.mean(axis=0), atol=1e-14)
+    np.testing.assert_allclose(merged.scatter, (x - x.mean(axis=0)).T @ (x - x.mean(axis=0)), atol=1e-12)
+
+
+@hypothesis.given(distributions())
+def test_hardest_negatives(example):
+    """The similarity is float64's of the negative found, which float32 may have mistaken for the hardest."""
+    shape, batches = example
+    allowed = 2 * error_of_similarity(shape, np.finfo(np.float32).eps / 2)
+    for (u, v), ids, poison in batches:
+        found = metrics.hardest_negatives(u, v, ids=ids)
+        a, b = oracles.unit(u), oracles.unit(v)
+        want = np.where(ids[:, None] != ids[None, :], a @ b.T, -np.inf).max(axis=1)
+        exists = np.isfinite(want)
+        np.testing.assert_array_equal(found.negative >= 0, exists)
+        assert np.all(ids[found.negative[exists]] != ids[exists])
+        np.testing.assert_allclose(found.similarity[exists], want[exists], atol=allowed)
+        np.testing.assert_allclose(found.positive, np.sum(a * b, axis=1), atol=1e-13)
+        with pytest.raises(ValueError, match=f"expected finite {'uv'[poison.view]}, got NaN .* row {poison.row};"):
+            metrics.hardest_negatives(*poison.into(np.stack([u, v])), ids=ids)
+
+
+@hypothesis.given(distributions())
+def test_analyze(example):
+    """All moments in float64, of the pairs that have a direction on both sides, whatever the others hold."""
+    shape, batches = example
+    hypothesis.assume(shape.d > 1 and shape.dtype != "bfloat16")
+    for pairs, ids, poison in batches:
+        u, v = poison.into(np.stack(pairs))
+        kept = [np.isfinite(x).all(axis=1) & x.any(axis=1) for x in (u, v)]
+        kept = kept[0] & kept[1]
+        if kept.sum() < 2:
+            with pytest.raises(ValueError, match="expected at least 2 pairs with finite rows"):
+                metrics.analyze(u, v, ids=ids)
+            continue
+        found = metrics.analyze(u, v, ids=ids, num_bins=BINS)
+        assert found.num_kept == kept.sum()
+        for kind, want in similarities(u[kept], v[kept], ids[kept]).items():
+            got = getattr(found, kind)
+            assert got.number == got.histogram.counts.sum() == len(want)
+            if len(want):
+                share = 1 + 2 * shape.m**2 / len(want)  # the sums are over all pairs, less those of one instance
+                np.testing.assert_allclose([got.mean, got.variance], [want.mean(), want.var()], atol=1e-14 * share)
+
+
+@many
 @hypothesis.given(unit_pairs(), st.sampled_from(sorted(OF_UNIT_ROWS)), st.sampled_from([0, 2]))
 def test_one_row_that_is_not_of_unit_norm_is_refused(example, name, factor):
     _, (x, _), poison = example
-    metric = {"alignment": lambda x: metrics.alignment(x, x)}.get(name, getattr(metrics, name))
+    others = {
+        "alignment": lambda x: metrics.alignment(x, x),
+        "mean_gap": lambda x: metrics.mean_gap(x, x),
+        "class_variance": lambda x: metrics.class_variance(x, np.arange(len(x)) // 2),
+    }
+    metric = others.get(name, getattr(metrics, name))
     bad = x.copy()
     bad[poison.row] *= factor
     with pytest.raises(ValueError, match=f"metrics.{name}: expected unit-norm"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from contrastive_jax import metrics
 from contrastive_jax.jobs.logs import rows as logs
@@ -18,47 +19,62 @@ _TITLES = {
 }
 _BEFORE, _AFTER, _THEORY = "#999999", "#0072B2", "#D55E00"  # distinguishable to colour-blind readers
 _MAX_COLUMNS = 400
+_MEASURED = {
+    "knn": "k-NN accuracy",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
+    "wasserstein_uniformity": "Wasserstein uniformity",
+    "effective_rank": "effective rank",
+}
 
 
 def save_similarity_picture(
     path: Path,
     counts: np.ndarray | None,
     rows: Sequence[Mapping[str, Any]],
-    training_set: Sequence[metrics.SimilarityDistribution],
+    training_set: Sequence[metrics.SimilarityDistribution] | None,
     *,
     optimum: Mapping[str, float],
     title: str,
 ) -> None:
     """Draw the similarity distributions of each kind of pair, in three columns.
 
-    The rows show the distribution over the steps, at the first and the last step, and over the training set.
+    The rows show the distribution over the steps, at the first and the last step, and over the training set. A last row
+    shows what was measured of the encoder while it trained.
 
     Args:
       path: the file to write; its suffix sets the format. An existing file is replaced atomically.
-      counts: [steps, 3, num_bins], the histograms that `StepLog` wrote. If None, only the row of the training set is
-        drawn.
+      counts: [steps, 3, num_bins], the histograms that `StepLog` wrote; None leaves their rows out.
       rows: the rows of metrics.jsonl, one for each step.
-      training_set: the distributions over the training set under the untrained and the trained encoder.
+      training_set: the distributions over the training set under the untrained and the trained encoder; None leaves
+        their row out.
       optimum: the values that theory predicts, from `logs.compute_optimum`.
       title: the title of the picture, which identifies the run.
     """
     from matplotlib.figure import Figure  # imported here because the import takes half a second
 
-    num_rows = 1 if counts is None else 3
-    figure = Figure(figsize=(11, 3.3 * num_rows + 0.3), dpi=150, layout="constrained")
+    measured = [row for row in rows if any(name.startswith(logs.MONITORED) for name in row)]
+    num_rows = 2 * (counts is not None) + (training_set is not None) + bool(measured)
+    figure = Figure(figsize=(12.5, 3.3 * max(num_rows, 1) + 0.3), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)  # a path may contain a $
-    panels = figure.subplots(num_rows, 3, squeeze=False)
+    panels = figure.subplots(max(num_rows, 1), 3, squeeze=False)
     for k, kind in enumerate(logs.KINDS):
         panels[0, k].set_title(_TITLES[kind])
         if counts is not None:
             image = _draw_history(panels[0, k], kind, counts[:, k], rows)
             _draw_ends(panels[1, k], kind, counts[:, k], rows)
-        _draw_training_set(panels[-1, k], kind, [getattr(each, kind) for each in training_set], optimum)
+        if training_set is not None:
+            axes = panels[2 * (counts is not None), k]
+            _draw_training_set(axes, kind, [getattr(each, kind) for each in training_set], optimum)
     if counts is not None:
         figure.colorbar(image, ax=list(panels[0]), label="share of pairs in a bin,\nrelative to the step's fullest")
         panels[0, 0].set_ylabel("cosine similarity")
         panels[1, 0].set_ylabel("within contrast sets:\ndensity of pairs")
-    panels[-1, 0].set_ylabel(f"over {training_set[0].positive.count} training images:\ndensity of pairs")
+    if training_set is not None:
+        label = f"over {training_set[0].positive.count} training images:\ndensity of pairs"
+        panels[2 * (counts is not None), 0].set_ylabel(label)
+    if measured:
+        _draw_measured(panels[-1], measured)
     with files.replace_atomically(path) as temporary:
         figure.savefig(temporary)
 
@@ -113,6 +129,27 @@ def _draw_training_set(
         least, greatest = optimum["theory_variance_least"], optimum["theory_variance_greatest"]
         axes.plot([], [], " ", label=f"optimal variance (Thm 5.5):\n{least:.2g} to {greatest:.2g}")
     _finish_densities(axes)
+
+
+def _draw_measured(panels: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """What was measured of the encoder every few epochs, two numbers a panel at most."""
+    names = [name for name in _MEASURED if logs.MONITORED + name in rows[0]]
+    steps = [row["step"] + 1 for row in rows]
+    groups = [names[:1], names[1:3], names[3:]]
+    for left, group in zip(panels, groups, strict=True):
+        sides = (left, left.twinx()) if len(group) > 1 else (left,)
+        for axes, name, color in zip(sides, group, (_AFTER, _THEORY), strict=False):
+            values = [row[logs.MONITORED + name] for row in rows]
+            axes.plot(steps, values, color=color, linewidth=1.5, marker=".", markersize=4)
+            axes.set_ylabel(_MEASURED[name], color=color)
+            axes.tick_params(axis="y", labelcolor=color)
+        left.set(xlabel="step", xlim=(0, max(steps)))
+    panels[1].set_title("Measured while it trained, on a sample of the test images", fontsize=10)
+
+
+def describe(config: ConfigDict, *, contrast_size: int, num_instances: int) -> str:
+    """What identifies a run in a line, for titles."""
+    return f"{config.loss.name} on {config.data.source}, m = {contrast_size}, n = {num_instances}"
 
 
 def _draw_density(

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from contrastive_jax.jobs.machine import files
 
 ROWS, COUNTS, NONFINITE = "metrics.jsonl", "similarity.counts", "nonfinite.jsonl"
 DISTRIBUTION = "distribution"  # the built-in metric; a run logs its histograms too
+MONITORED = "evaluation_"  # what the names of the numbers that are measured every few epochs begin with
 KINDS = metrics.SimilarityDistribution._fields
+SECONDS_UNTIL_SHOWN = 5.0  # whoever looks at a run that is going on sees it as it was so long ago
 MOMENTS = ("count", "mean", "variance", "least", "greatest")
 
 
@@ -121,6 +124,7 @@ class StepLog:
         self._rows = open(workdir / ROWS, "a", encoding="utf-8")  # noqa: SIM115
         self._counts = open(workdir / COUNTS, "ab")  # noqa: SIM115
         self._events = EventLog(workdir / "tensorboard", start=start)
+        self._shown = time.monotonic()
 
     def __enter__(self) -> "StepLog":
         return self
@@ -145,13 +149,22 @@ class StepLog:
         self._rows.write(json.dumps(replace_nonfinite(row)) + "\n")
         if distribution is not None:
             self._counts.write(np.stack([pairs.counts for pairs in distribution]).astype(np.uint64).tobytes())
-        if row["step"] % self._tensorboard_every == 0:
+        if time.monotonic() - self._shown >= SECONDS_UNTIL_SHOWN:
+            self._publish()
+        if row["step"] % self._tensorboard_every == 0 or any(name.startswith(MONITORED) for name in row):
             # TensorBoard has the step itself, and the counts in its histograms.
             counts = tuple(f"{kind}_count" for kind in KINDS)
             scalars = {
                 name: x for name, x in row.items() if name not in ("step", "epoch") and not name.endswith(counts)
             }
             self._events.write(row["step"], {**scalars, **speed}, distribution)
+
+    def _publish(self) -> None:
+        """Let others see what was logged so far; unlike `flush`, this does not wait for the disk."""
+        self._rows.flush()
+        self._counts.flush()
+        self._events.flush()
+        self._shown = time.monotonic()
 
     def write_nonfinite(self, row: Mapping[str, Any], ids: np.ndarray) -> Path:
         """Append a non-finite step and the ids of its batch to nonfinite.jsonl, for debugging; return that path."""
@@ -222,6 +235,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, with NaN in place of null."""
     with open(path, encoding="utf-8") as file:
         return [_replace_nulls(json.loads(line)) for line in file]
+
+
+def read_whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl` that may be being written, up to the first that is cut off or out of order."""
+    sizes = list(_measure_whole_rows(path))
+    if not sizes:
+        return []
+    with open(path, "rb") as file:
+        return [_replace_nulls(json.loads(file.read(size))) for size in sizes]
 
 
 def _replace_nulls(tree: Any) -> Any:

@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from contrastive_jax.errors import UsageError
-from contrastive_jax.jobs import evaluate, run
+from contrastive_jax.jobs import evaluate, monitor, passes, run
 from contrastive_jax.jobs.job import Job
 from contrastive_jax.jobs.logs import progress
 from contrastive_jax.jobs.machine import environment, signals, storage
@@ -41,6 +41,7 @@ class _Lane:
         self.error: UsageError | None = None
         self.state: TrainState = job.initial
         self.start = 0
+        self.measured: dict[str, float] = {}  # of the encoder after the last step, until it is logged
         self.speed: dict[str, float | None] = dict.fromkeys(("images_per_second", "waited_for_data"))
         self._open = contextlib.ExitStack()
 
@@ -92,6 +93,9 @@ class _Lane:
         """Log a step."""
         with self.guard():
             self.recorder.add(outputs)
+            if measured := self.measured:
+                self.measured = {}
+                self.recorder.attach(lambda: measured)
             self.recorder.log_pending()
 
     def save(self, state: TrainState) -> None:
@@ -128,7 +132,7 @@ def run_stack(
     """
     started, around = time.perf_counter(), environment.describe()
     jobs = prepare(configs, workdirs, steps=steps)
-    evaluate.trace(jobs[0])
+    passes.trace(jobs[0])
     stack = Stack(jobs)  # refuses before anything is written
     stop = jobs[0].num_steps if steps is None else min(steps, jobs[0].num_steps)
     drawn: dict[int, Path] = {}
@@ -174,6 +178,8 @@ def _train(stack: Stack, lanes: Sequence[_Lane], stop: int) -> None:
         for taken, batch in enumerate(stream, start + 1):
             placed, outputs = stack.step(placed, batch)
             recorder.add(outputs)
+            if monitor.is_due(lanes[0].job, taken):
+                recorder.measure(placed)
             asked = watch.asked(taken)
             if taken % lanes[0].job.config.checkpoint.every == 0 or taken == stop or asked:
                 recorder.save(placed)
@@ -205,6 +211,16 @@ class _StackRecorder:
         """Keep the outputs of a step, and log those of the step before it."""
         self._log_pending()
         self._pending = outputs
+
+    def measure(self, placed: Any) -> None:
+        """Measure each encoder and log that with the last step; the time that it takes is not that of the steps."""
+        jax.block_until_ready(self._pending)
+        with contextlib.ExitStack() as pauses:
+            for bar in (self._bar, *(lane.bar for lane in self.alive)):
+                pauses.enter_context(bar.pause())
+            for lane, state in zip(self._lanes, self._stack.read_states(placed), strict=True):
+                if lane.error is None:
+                    lane.measured = monitor.measure(lane.job, passes.make(lane.job), state)
 
     def _log_pending(self) -> None:
         if self._pending is None:
@@ -247,7 +263,7 @@ def _evaluate(lanes: Sequence[_Lane], stop: int, around: Mapping[str, Any], star
 
     def score(lane: _Lane) -> evaluate.Evaluation | None:
         with lane.guard():
-            return evaluate.evaluate(lane.job, lane.state, first.get(lane.job.config.seed))
+            return evaluate.evaluate(lane.job, lane.state, known=first.get(lane.job.config.seed))
         return None
 
     with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:

@@ -26,6 +26,8 @@ OVERRIDES = {
     **QUICK,
     "optimizer.learning_rate": 1e-4,
     "optimizer.warmup_epochs": 0.0,
+    "epochs": 100,
+    "batch_size": 256,  # five steps an epoch, at whose end the first process measures the encoder
     "checkpoint.keep": 1000,
 }
 
@@ -110,6 +112,10 @@ def test_two_processes_are_one_job_end_together_and_resume(tmp_path, monkeypatch
         run.train(job_lib.prepare(small(**OVERRIDES), alone), checkpoints, STEPS)
     got, want = state_at(together, STEPS), state_at(alone, STEPS)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-6), got.params, want.params)
+    ours, theirs = (logs.read_rows(workdir / "metrics.jsonl") for workdir in (together, alone))
+    for step in (4, 9):
+        measured = {name: x for name, x in theirs[step].items() if name.startswith(logs.MONITORED)}
+        assert len(measured) == 5 and {name: ours[step][name] for name in measured} == pytest.approx(measured, rel=1e-4)
 
 
 @pytest.mark.parametrize(
