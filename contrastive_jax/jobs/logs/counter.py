@@ -70,7 +70,7 @@ class Counter:
             speed = (self.done - self._start) / max(now - self._began, 1e-9)
             left = (self._total - self.done) / max(speed, 1e-9)
             print(
-                f"{self._what}: {self.done} of {self._total} {self._unit}s, {speed:.{0 if speed >= 10 else 2}f} "
+                f"{self._what}: {self.done} of {self._total} {self._unit}s, {speed:.{0 if speed >= 1 else 2}f} "
                 f"{self._unit}s/s, {left:.0f} s left",
                 file=self._file,
             )
