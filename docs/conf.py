@@ -2,7 +2,9 @@
 
 import inspect
 import re
+import tomllib
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -11,10 +13,20 @@ project = "contrastive_jax"
 author = "The contrastive_jax authors"
 release = version = metadata.version("contrastive_jax")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.extlinks",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 2
+_PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+_COLAB = f"https://colab.research.google.com/github/{_PYPROJECT['tool']['contrastive_jax']['repository']}/blob/main/notebooks"
+extlinks = {"colab": (f"{_COLAB}/%s.ipynb", "%s")}  # {colab}`1_your_training_loop`
 html_theme = "furo"
 html_title = f"contrastive_jax {release}"
 html_static_path = ["_static"]
@@ -38,7 +50,8 @@ def list_fields(app: Sphinx, what: str, name: str, item: Any, options: Any, line
     if what != "class" or not hasattr(item, "_fields") or any(line.startswith(":ivar") for line in lines):
         return
     comments = _FIELD.findall(inspect.getsource(item))
-    lines += ["", *(f":ivar {field}: {text}".replace("**", r"\*\*") for field, text in comments if text)]
+    escaped = ((field, text.replace("**", r"\*\*").replace("|", r"\|")) for field, text in comments)
+    lines += ["", *(f":ivar {field}: {text}" for field, text in escaped if text)]
 
 
 def skip_field(app: Sphinx, what: str, name: str, item: Any, skip: bool, options: Any) -> bool | None:

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from contrastive_jax import models
+from contrastive_jax import losses, models
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs import parts, validation, weights, workdir
@@ -25,7 +25,8 @@ from tests.losses import table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PARTS = (DOCS / "parts.md").read_text()
+OWN = ("own_encoder", "own_data", "own_loss", "parts")  # the pages whose examples are files of mylab
+PARTS = "\n".join((DOCS / f"{page}.md").read_text() for page in OWN)
 BLOCKS = re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL)
 FILES = {block.split("\n", 1)[0].removeprefix("# "): block for block in BLOCKS if block.startswith("# mylab/")}
 EXAMPLES = [block for block in BLOCKS if block not in FILES.values()]
@@ -41,7 +42,7 @@ OTHERS = [
     pytest.param(command, id=f"{path.stem}-{k}")
     for path in PAGES
     for k, command in enumerate(commands_of(path.read_text()))
-    if path.name != "parts.md"
+    if path.stem not in OWN
 ]
 
 
@@ -132,6 +133,36 @@ def test_the_four_remedies_are_accepted(tmp_path):
 
 
 ENCODER = (DOCS / "encoder.md").read_text()
+WITHOUT_A_RUN = ("index", "analyze", "from_pytorch")  # the pages of whose examples all stand alone
+EXAMPLES_ALONE = [
+    pytest.param(code, id=f"{page}-{k}")
+    for page in WITHOUT_A_RUN
+    for k, code in enumerate(re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("code", EXAMPLES_ALONE)
+def test_examples_that_stand_alone(code):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(code, "page", "exec"), {})
+
+
+@pytest.mark.parametrize(("page", "before"), [("reading", ""), ("from_pytorch", r"--config\.")])
+def test_the_fields_that_a_page_names_exist(page, before):
+    sections = "|".join({path.split(".")[0] for path in config_lib.FIELDS if "." in path})
+    named = re.findall(rf"`{before}((?:{sections})\.(?!png)\w+)", (DOCS / f"{page}.md").read_text())
+    open_sections = {"loss.kwargs", "model.head_kwargs", "model.kwargs", "optimizer.kwargs"}  # a part's own arguments
+    assert len(named) > 5 and set(named) <= config_lib.FIELDS.keys() | open_sections
+
+
+def test_the_losses_that_a_page_names_exist():
+    named = re.findall(r"contrastive_jax\.losses\.(\w+)", (DOCS / "from_pytorch.md").read_text())
+    assert len(named) > 5 and all(callable(getattr(losses, name)) for name in named)
+
+
+def test_the_notebooks_that_the_pages_name_exist():
+    named = {name for path in PAGES for name in re.findall(r"\{colab\}`(\w+)`", path.read_text())}
+    assert named == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +227,7 @@ def test_the_number_of_losses():
 
 
 def test_the_fields_that_may_change():
-    page = (DOCS / "launch.md").read_text()
+    page = (DOCS / "many_devices.md").read_text()
     stated = set(re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`[\w.]+`.*?) \|", page, re.MULTILINE))))
     changeable = {path for path in config_lib.FIELDS if workdir.is_changeable(path)}
     assert changeable == {path for path in config_lib.FIELDS if path in stated or path.startswith("evaluation.")}
