@@ -17,6 +17,7 @@ from contrastive_jax import losses, models
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs import parts, validation, weights, workdir
+from contrastive_jax.jobs.sweeps import program
 from tests.command_line import parse
 from tests.jobs.support import QUICK, save_start
 from tests.jobs.support import config as config_with
@@ -202,6 +203,22 @@ def test_what_the_page_shows_in_pytorch(tmp_path, monkeypatch):
     exec(compile(out, "encoder.md", "exec"), names)
     found = names["model"].state_dict()["conv1.weight"].numpy()
     np.testing.assert_array_equal(found, models.to_torchvision(encoder)["conv1.weight"])
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "sweeps.md"], ids=lambda page: page.stem)
+def test_sweeps_are_accepted(page):
+    found = re.findall(r"python -m experiments\.sweep (--[^\n]*)", page.read_text().replace("\\\n", ""))
+    assert found
+    for command in found:
+        assert len(program.parse(shlex.split(command)).cells) == 18
+
+
+def test_an_array_of_jobs_takes_one_cell_each():
+    page = (DOCS / "sweeps.md").read_text().replace("\\\n", "")
+    (count, inner) = re.findall(r"^sbatch --array=0-(\d+) .*--wrap '(.*?)'$", page, re.MULTILINE)[0]
+    command = inner.split("experiments.sweep ")[1].replace("$SLURM_ARRAY_TASK_ID", count)
+    options = program.parse(shlex.split(command))
+    assert options.cell == int(count) == len(options.cells) - 1
 
 
 def test_the_number_of_losses():

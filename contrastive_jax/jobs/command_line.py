@@ -29,13 +29,15 @@ class Options(NamedTuple):
     profile: range | None = None  # of steps
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser that raises `UsageError` for what it cannot parse."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].lower()}{message[1:]}; see --help.")
 
 
-def _build_parser() -> _Parser:
-    parser = _Parser(
+def _build_parser() -> Parser:
+    parser = Parser(
         prog="python -m experiments.train",
         description="Train an encoder contrastively, watch the similarities, evaluate it.",
         epilog="Any field of the configuration can be set: --config.loss.kwargs.temperature=0.1 --config.epochs=10.",
@@ -64,7 +66,7 @@ def parse(arguments: Sequence[str]) -> Options:
       >>> parse(["--config=configs/smoke.py", "--workdir", "runs/smoke", "--config.epochs=3"]).config.epochs
       3
     """
-    rest, overrides, faults = _split_overrides(arguments)
+    rest, overrides, faults = split_overrides(arguments)
     given, profile = argparse.Namespace(config=None, workdir=None), None
     try:
         given, unknown = _build_parser().parse_known_args(rest)
@@ -81,7 +83,7 @@ def parse(arguments: Sequence[str]) -> Options:
         except UsageError as error:
             faults.append(str(error))
     if config is not None:
-        faults += _apply(config, overrides)
+        faults += apply_overrides(config, overrides)
         if faults:
             faults += [fault for _, fault in validation.field_faults(config) if fault not in faults]
     if config is None or faults:
@@ -89,7 +91,7 @@ def parse(arguments: Sequence[str]) -> Options:
     return Options(config, given.workdir, given.steps, profile)
 
 
-def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
     """Split arguments into other options, overrides {field: text} and faults."""
     rest: list[str] = []
     overrides: dict[str, str] = {}
@@ -140,7 +142,7 @@ def _run_preset(file: Path) -> ConfigDict:
     return module.get_config()
 
 
-def _apply(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
+def apply_overrides(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
     """Set the fields, those that name a part first; return a message for each fault."""
     faults = []
     names = [kind.name for kind in parts.KINDS]
@@ -165,14 +167,14 @@ def main(arguments: Sequence[str]) -> int:
         processes.start(*_read_place(arguments))
         options = parse(arguments)
     except (UsageError, MissingExtraError) as error:
-        return _fail(error)
+        return fail(error)
     return _train(options)
 
 
 def _read_place(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:
     """The place of this process among those of its job: coordinator, number, index; `parse` reports what is wrong."""
     try:
-        given, _ = _build_parser().parse_known_args(_split_overrides(arguments)[0])
+        given, _ = _build_parser().parse_known_args(split_overrides(arguments)[0])
     except UsageError:
         return None, None, None
     return given.coordinator, given.num_processes, given.process_id
@@ -189,7 +191,7 @@ def _train(options: Options) -> int:
     try:
         run.run(options.config, options.workdir, steps=options.steps, profile=options.profile)
     except (UsageError, MissingExtraError) as error:
-        return _fail(error, name)
+        return fail(error, name)
     except Interrupted as stopped:
         print(f"{name}{stopped}", file=sys.stderr)
         sys.exit(stopped.status)
@@ -197,13 +199,13 @@ def _train(options: Options) -> int:
         if not processes.several():
             raise
         traceback.print_exc()
-        return _fail(processes.explain(error), name)
+        return fail(processes.explain(error), name)
     if processes.is_first():
         print(f"Pictures and numbers are in {options.workdir}.")
     return 0
 
 
-def _fail(message: object, process: str = "") -> int:
+def fail(message: object, process: str = "") -> int:
     """Print an error, a line for each fault; return the exit status."""
     for line in str(message).splitlines():
         print(f"{process}error: {line}", file=sys.stderr)

@@ -246,7 +246,7 @@ def set_from_text(config: ConfigDict, path: str, text: str) -> None:
         value = 0
     else:
         value = _parse(path, text, field)
-    _set(config, path, value)
+    set_value(config, path, value)
 
 
 def _parse(path: str, text: str, field: Field) -> Any:
@@ -268,7 +268,8 @@ def _parse(path: str, text: str, field: Field) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _set(config: ConfigDict, path: str, value: Any) -> None:
+def set_value(config: ConfigDict, path: str, value: Any) -> None:
+    """Set a field at a dotted path, unchecked."""
     *sections, leaf = path.split(".")
     node = config
     for section in sections:
@@ -298,7 +299,7 @@ def from_json(text: str, *, check_arguments: bool = True) -> ConfigDict:
         try:
             if check_arguments or not any(path.startswith(f"{kind.kwargs}.") for kind in parts.KINDS):
                 check_type(path, value, find_field(path, config))
-            _set(config, path, value)
+            set_value(config, path, value)
         except UsageError as error:
             faults.append(str(error))
     if faults:

@@ -35,7 +35,9 @@ class Evaluation(NamedTuple):
     neighbours: neighbours.Neighbours  # test images and the training images nearest to them
 
 
-def evaluate(job: Job, state: TrainState, encode: passes.Passes | None = None) -> Evaluation:
+def evaluate(
+    job: Job, state: TrainState, encode: passes.Passes | None = None, known: Evaluation | None = None
+) -> Evaluation:
     """Evaluate the untrained encoder, the trained one and, for the scores, raw pixels.
 
     Geometry and similarities are those of the projections that the loss compares, with running statistics, on two
@@ -45,13 +47,16 @@ def evaluate(job: Job, state: TrainState, encode: passes.Passes | None = None) -
       job: the run.
       state: after the last step.
       encode: the passes of the run, if it has made them.
+      known: the evaluation of a run that differs in its training alone; what they share is taken from it.
     """
     encode = passes.make(job) if encode is None else encode
-    encoders = {name: passes.place(each) for name, each in {UNTRAINED: job.initial, TRAINED: state}.items()}
-    scores = _score(job, encode, encoders)
-    describe = jax.jit(functools.partial(metrics.similarity_distribution, num_bins=job.config.log.num_bins))
+    states = {UNTRAINED: job.initial, TRAINED: state} if known is None else {TRAINED: state}
+    encoders = {name: passes.place(each) for name, each in states.items()}
+    scores = _score(job, encode, encoders, known)
     some = batches.sample(len(job.train), MAX_TRAINING_PAIRS, seed=job.config.seed)
-    geometry, similarity, whole = {}, {}, {}
+    geometry = {} if known is None else dict(known.geometry)
+    similarity = {} if known is None else dict(known.similarity)
+    whole = {} if known is None else dict(known.whole)
     total = min(len(job.test), MAX_TEST_IMAGES) + len(job.train)
     for name, encoder in encoders.items():
         project = passes.bind(encoder, encode.project)
@@ -59,12 +64,15 @@ def evaluate(job: Job, state: TrainState, encode: passes.Passes | None = None) -
             embed = functools.partial(passes.embed_source, project, config=job.config, watch=counter.watch)
             geometry[name] = evaluation.geometry(*embed(job.test, MAX_TEST_IMAGES))
             u, v = embed(job.train, len(job.train))
-        similarity[name] = metrics.to_host(describe(u[some], v[some]))
+        similarity[name] = metrics.to_host(_describe(u[some], v[some], num_bins=job.config.log.num_bins))
         whole[name] = _measure_whole(u, v)
     features = passes.bind(encoders[TRAINED], encode.features)
     with _count("Finding nearest neighbours", neighbours.num_images(job.test, job.train)) as counter:
         near = neighbours.find(features, job.test, job.train, config=job.config, watch=counter.watch)
     return Evaluation(scores, geometry, similarity, whole, near)
+
+
+_describe = jax.jit(metrics.similarity_distribution, static_argnames="num_bins")  # compiled once in a process
 
 
 def _count(what: str, total: int) -> Counter:
@@ -82,15 +90,19 @@ def is_scored(job: Job) -> bool:
     return sources.labels_of(job.bank) is not None and sources.labels_of(job.test) is not None
 
 
-def _score(job: Job, encode: passes.Passes, encoders: dict[str, TrainState]) -> dict[str, evaluation.Scores]:
+def _score(
+    job: Job, encode: passes.Passes, encoders: dict[str, TrainState], known: Evaluation | None
+) -> dict[str, evaluation.Scores]:
     if not is_scored(job):
         print(f"Skipping the scores: {NO_LABELS}", file=sys.stderr)
         return {}
     representations: dict[str, Callable[..., jax.Array]] = (
-        {"raw pixels": evaluation.raw_pixels} if scores_raw_pixels(job.config, job.bank, job.test) else {}
+        {"raw pixels": evaluation.raw_pixels}
+        if known is None and scores_raw_pixels(job.config, job.bank, job.test)
+        else {}
     )
     representations |= {name: passes.bind(encoder, encode.features) for name, encoder in encoders.items()}
-    scores = {}
+    scores = {} if known is None else dict(known.scores)
     for name, fn in representations.items():
         with _count(f"Evaluating {name}", len(job.bank) + len(job.test)) as counter:
             size = job.config.evaluation.batch_size

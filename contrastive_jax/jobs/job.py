@@ -59,7 +59,7 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
       UsageError: one line for each fault.
     """
     config, own = parts.record(config, own)
-    _check_workdir(workdir)
+    check_workdir(workdir)
     if steps is not None and steps < 1:
         raise UsageError(f"--steps={steps}: expected at least 1.")
     devices = len(spmd.devices())
@@ -80,7 +80,12 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
     return Job(config, workdir, *data, order, program, initial, fingerprints, mapped)
 
 
-def _check_workdir(workdir: Path) -> None:
+def check_workdir(workdir: Path) -> None:
+    """Refuse the address of an object store.
+
+    Raises:
+      UsageError: it is one.
+    """
     scheme, given, _ = str(workdir).partition(":/")
     if given and scheme.isalnum() and len(scheme) > 1:
         raise UsageError(
@@ -105,6 +110,24 @@ def build(
         model = build_model(config, own, shape)
         graphdef, params, model_state = models.functional(model)
         dimensions = models.num_features(model, shape)
+    program = make_program(config, own, order, graphdef, dimensions)
+    with _explain(f"config.optimizer.name={config.optimizer.name!r}, config.loss.name={config.loss.name!r}"):
+        # In the host's memory: the evaluation needs it at the end, the devices do not.
+        return program, jax.tree.map(np.asarray, step_lib.init(program, params, model_state))
+
+
+def make_program(
+    config: ConfigDict, own: parts.Own, order: batches.BatchOrder, graphdef: Any, dimensions: int
+) -> Program:
+    """What a step computes, without the arrays that it starts from.
+
+    Args:
+      config: of the run; `sweeps.stack` puts tracers in place of some of its numbers.
+      own: its parts, resolved.
+      order: of its steps.
+      graphdef: of the model.
+      dimensions: d of the embeddings.
+    """
     schedule = optimizer.learning_rate_schedule(
         config.optimizer.learning_rate,
         update_size=order.update_size,
@@ -113,16 +136,16 @@ def build(
         epochs=config.epochs,
         decay=config.optimizer.decay,
     )
-    contrast_size = config_lib.contrast_size(config, num_instances=len(train), num_devices=len(spmd.devices()))
+    contrast_size = config_lib.contrast_size(config, num_instances=order.num_instances, num_devices=len(spmd.devices()))
     num_bins = config.log.num_bins if config.log.distribution else 0
     with _explain(f"config.optimizer.name={config.optimizer.name!r}"):
         transformation = _build_optimizer(config, own, schedule)
     with _explain("config.log.metrics"):
         metrics = measure.name_metrics(own.metrics, contrast_size=contrast_size, num_bins=num_bins)
-    program = Program(
+    return Program(
         graphdef=graphdef,
         optimizer=transformation,
-        objective=validation.objective_of(config, own.loss, num_instances=len(train)),
+        objective=validation.objective_of(config, own.loss, num_instances=order.num_instances),
         view_config=config_lib.view_config(config),
         batch_size=config.batch_size,
         contrast_size=contrast_size,
@@ -136,9 +159,6 @@ def build(
         queue_size=config.estimator.queue_size,
         encoder_momentum=config.estimator.encoder_momentum,
     )
-    with _explain(f"config.optimizer.name={config.optimizer.name!r}, config.loss.name={config.loss.name!r}"):
-        # In the host's memory: the evaluation needs it at the end, the devices do not.
-        return program, jax.tree.map(np.asarray, step_lib.init(program, params, model_state))
 
 
 @contextlib.contextmanager

@@ -33,9 +33,8 @@ class Passes(NamedTuple):
 
 
 def make(job: Job) -> Passes:
-    """The passes of a run."""
-    features, project = _make(job)
-    return Passes(jax.jit(features), jax.jit(project))
+    """The passes of a run; compiled once for all runs of a process that have the same model and views."""
+    return _make(job, _compute_features, _project_views)
 
 
 def trace(job: Job) -> None:
@@ -46,7 +45,7 @@ def trace(job: Job) -> None:
     """
     size, encoder = job.config.evaluation.batch_size, strip(job.initial)
     ids = jax.ShapeDtypeStruct((size,), np.int32)
-    features, project = _make(job)
+    features, project = _make(job, compute_features, project_views)
     try:
         for shape in {tuple(source.image_shape) for source in (job.train, job.test, job.bank)}:
             images = jax.ShapeDtypeStruct((size, *shape), np.uint8)
@@ -66,23 +65,21 @@ def place(state: TrainState) -> TrainState:
     return jax.device_put(jax.tree.map(np.asarray, strip(state)))
 
 
-def _make(job: Job) -> Passes:
-    program = job.program
+def _make(job: Job, compute: Callable[..., jax.Array], project_model: Callable[..., jax.Array]) -> Passes:
+    program, seed = job.program, np.uint32(job.config.seed)
 
     def features(encoder: TrainState, images: jax.Array) -> jax.Array:
-        return compute_features(
-            program.graphdef, program.view_config, encoder.params.model, encoder.model_state, images
-        )
+        return compute(program.graphdef, program.view_config, encoder.params.model, encoder.model_state, images)
 
     def project(encoder: TrainState, images: jax.Array, ids: jax.Array) -> jax.Array:
         model = program.graphdef, encoder.params.model, encoder.model_state
-        return project_views(model, images, ids, view_config=program.view_config, seed=program.seed)
+        return project_model(model, images, ids, view_config=program.view_config, seed=seed)
 
     return Passes(features, project)
 
 
 def project_views(
-    model: tuple[Any, Any, Any], images: jax.Array, ids: jax.Array, *, view_config: views.ViewConfig, seed: int
+    model: tuple[Any, Any, Any], images: jax.Array, ids: jax.Array, *, view_config: views.ViewConfig, seed: Any
 ) -> jax.Array:
     """The unit-norm embeddings [2, b, d] of two random views of images [b, h, w, c], which training never uses.
 
@@ -91,11 +88,15 @@ def project_views(
       images: uint8.
       ids: int32 [b], of the images.
       view_config: how the views are made.
-      seed: of the views.
+      seed: of the views; may be traced.
     """
     pair = views.random_views(images, ids, seed=seed, epoch=views.EVALUATION_EPOCH, config=view_config)
     projections, _ = models.apply(*model, pair.reshape(-1, *pair.shape[2:]), train=False)
     return jnp.stack(jnp.split(pairwise.normalize(projections), 2))
+
+
+_compute_features = jax.jit(compute_features, static_argnums=(0, 1))
+_project_views = jax.jit(project_views, static_argnames="view_config")
 
 
 def embed_source(

@@ -31,6 +31,7 @@ class Recorder:
         self._pending: Mapping[str, Any] | None = None
         self._measured: Mapping[str, float] = {}
         self.step = bar.start
+        self.last_row: Mapping[str, Any] = {}
 
     def add(self, outputs: Mapping[str, Any]) -> None:
         """Keep the outputs of a step, and log those of the step before it."""
@@ -74,6 +75,7 @@ class Recorder:
             contrast_size=self._job.contrast_size,
         )
         row, self._measured = {**row, **self._measured}, {}
+        self.last_row = row
         self._bar.update(row)
         if self._log is not None:
             self._log.write(row, outputs.get("distribution"), speed=self._bar.speed)

@@ -70,8 +70,7 @@ def run(
         with signals.exit_on_signal(stop):
             if processes.is_first():
                 found = evaluate.evaluate(job, state, encode)
-                _summarize(job, stop, found, speed, around, seconds=time.perf_counter() - started)
-                _save_pictures(job, found)
+                print(finish(job, stop, found, speed, around, seconds=time.perf_counter() - started))
             processes.wait_for_all("evaluated")
         return json.loads((job.workdir / "summary.json").read_text())
 
@@ -85,6 +84,24 @@ def train(
 ) -> tuple[TrainState, dict[str, float | None]]:
     """Take the remaining steps up to `stop`; return the final state and the speed (of None without a step)."""
     encode = passes.make(job) if encode is None else encode
+    state, start = resume(job, checkpoints, stop)
+    if processes.is_first() and start == 0:
+        save_views(job)
+    with open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
+        if start == stop:
+            return state, dict.fromkeys(bar.speed)
+        recorder = Recorder(job, log, bar, checkpoints)
+        with profiler.Profiler(job.workdir / "profile", profile) as tracer:
+            state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer, encode)
+        return state, {**bar.speed}
+
+
+def resume(job: Job, checkpoints: Checkpoints, stop: int) -> tuple[TrainState, int]:
+    """The state from which a run goes on, and the steps that it has taken; says so if there are any.
+
+    Raises:
+      UsageError: there is no checkpoint where the log says that there was one, or the run is beyond `stop`.
+    """
     logged = rows.count_logged_steps(job.workdir, num_bins=_num_bins(job))
     state = checkpoints.resume(job.initial, max_step=logged)
     resumed, state = state is not None, job.initial if state is None else state
@@ -99,15 +116,7 @@ def train(
         raise UsageError(f"--steps={stop}: expected at least {start}, the steps that {job.workdir} has already taken.")
     if processes.is_first() and resumed:
         print(f"Resuming {job.workdir} after step {start} of {job.num_steps}.", file=sys.stderr)
-    elif processes.is_first():
-        _save_views(job)
-    with _open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
-        if start == stop:
-            return state, dict.fromkeys(bar.speed)
-        recorder = Recorder(job, log, bar, checkpoints)
-        with profiler.Profiler(job.workdir / "profile", profile) as tracer:
-            state = _take_steps(job, state, stop, recorder, checkpoints, watch, tracer, encode)
-        return state, {**bar.speed}
+    return state, start
 
 
 def _take_steps(
@@ -143,7 +152,8 @@ def _take_steps(
     return jax.tree.map(np.asarray, mapped.read(placed))
 
 
-def _open_log(job: Job, start: int) -> contextlib.AbstractContextManager[rows.StepLog | None]:
+def open_log(job: Job, start: int) -> contextlib.AbstractContextManager[rows.StepLog | None]:
+    """The logs of a run, from a step on; None in every process but the first."""
     if not processes.is_first():
         return contextlib.nullcontext()
     every = job.config.log.tensorboard_every
@@ -197,13 +207,15 @@ def _num_bins(job: Job) -> int:
     return job.config.log.num_bins if job.config.log.distribution else 0
 
 
-def _save_views(job: Job) -> None:
+_random_views = jax.jit(views.random_views, static_argnames=("num_views", "config"))
+
+
+def save_views(job: Job) -> None:
+    """Save a picture of the first images and their views."""
     indices = np.arange(min(16, len(job.train)))
     images, config = sources.take(job.train, indices), job.program.view_config
-    draw = functools.partial(
-        views.random_views, seed=job.config.seed, epoch=0, num_views=job.program.num_views, config=config
-    )
-    drawn = np.asarray(jax.jit(draw)(images, indices.astype(np.int32)))
+    options = {"seed": np.uint32(job.config.seed), "epoch": 0, "num_views": job.program.num_views, "config": config}
+    drawn = np.asarray(_random_views(images, indices.astype(np.int32), **options))
     path = job.workdir / "views.png"
     _draw(path, lambda: view_pictures.save_views_picture(path, images, drawn, mean=config.mean, std=config.std))
 
@@ -236,7 +248,7 @@ def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
     _draw(near, lambda: neighbour_pictures.save_neighbours_picture(near, found.neighbours))
 
 
-def _summarize(
+def finish(
     job: Job,
     stop: int,
     found: evaluate.Evaluation,
@@ -244,7 +256,17 @@ def _summarize(
     around: Mapping[str, Any],
     *,
     seconds: float,
-) -> None:
+) -> str:
+    """Write `summary.json` and the pictures of a run that has been evaluated; return its tables.
+
+    Args:
+      job: the run.
+      stop: the steps that it has taken.
+      found: its evaluation.
+      speed: of its training.
+      around: what `environment.describe` found.
+      seconds: that it took.
+    """
     last_row = rows.read_rows(job.workdir / rows.ROWS)[-1]
     summary = {
         "steps": stop,
@@ -259,4 +281,5 @@ def _summarize(
     }
     with files.replace_atomically(job.workdir / "summary.json") as temporary:
         temporary.write_text(json.dumps(rows.replace_nonfinite(summary), indent=2, allow_nan=False) + "\n")
-    print(evaluate.format_tables(job, found, last_row))
+    _save_pictures(job, found)
+    return evaluate.format_tables(job, found, last_row)

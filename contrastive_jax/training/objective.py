@@ -58,7 +58,7 @@ class Objective:
     Args:
       loss: `f(u, v, *, ids, axis_name, ...) -> [m]`, or a loss with other arguments, see `losses.contract.declare`.
       kwargs: the hyperparameters of the loss; the others keep the defaults of the loss.
-      vrns_weight: the weight of `losses.vrns`.
+      vrns_weight: the weight of `losses.vrns`; 0 leaves VRNS out, unless it is a traced 0, of which nobody knows.
       num_instances: n, the size of the training set; required if VRNS or the memory of the loss depends on it.
       learnable: whether to learn the hyperparameters that the loss declares learnable.
       precision: of the products of the loss and of VRNS, see `pairwise.similarities`. A loss without a parameter
@@ -76,7 +76,7 @@ class Objective:
 
     loss: Callable[..., Any]
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    vrns_weight: float = 0.0
+    vrns_weight: float | jax.Array = 0.0
     num_instances: int | None = None
     learnable: bool = False
     precision: pairwise.Precision = "highest"
@@ -91,8 +91,8 @@ class Objective:
                 f"precision: expected 'highest' for loss {self.name!r}, which has no parameter `precision`, "
                 f"got {self.precision!s}; give the function that parameter, and pass it on to its products."
             )
-        if self.num_instances is None and (self.vrns_weight or self.needs.memory):
-            what = "VRNS" if self.vrns_weight else self.name
+        if self.num_instances is None and (self._has_vrns or self.needs.memory):
+            what = "VRNS" if self._has_vrns else self.name
             raise ValueError(f"num_instances: expected the size of the training set, which {what} needs, got None.")
 
     @property
@@ -104,6 +104,11 @@ class Objective:
     def needs(self) -> contract.Needs:
         """What the loss needs of a step."""
         return contract.needs_of(self.loss)
+
+    @property
+    def _has_vrns(self) -> bool:
+        # A traced weight may be 0 in some runs of a stack, and then adds 0: VRNS and its gradient are finite.
+        return isinstance(self.vrns_weight, jax.core.Tracer) or bool(self.vrns_weight)
 
     def parameters(self) -> dict[str, jax.Array]:
         """The initial learnt parameters, float32 scalars: `log_scale` and perhaps `bias`; empty by default."""
@@ -141,7 +146,7 @@ class Objective:
         options |= {} if self.precision == "highest" else {"precision": self.precision}
         values, returned = self._evaluate(instances, parameters, shared, options)
         parts = {self.name: values, "loss": values}
-        if self.vrns_weight and self.num_instances:
+        if self._has_vrns and self.num_instances:
             pairs = itertools.combinations(instances.views, 2)
             each = [losses.vrns(u, v, num_instances=self.num_instances, **options) for u, v in pairs]
             parts["vrns"] = jnp.mean(jnp.stack(each), axis=0)

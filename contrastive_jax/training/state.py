@@ -41,7 +41,7 @@ class Program(NamedTuple):
     num_views: int = 2
     schedule: Callable[[jax.Array], jax.Array] | None = None  # step -> learning rate, for the log
     steps_per_epoch: int = 1
-    seed: int = 0
+    seed: Any = 0  # an int; traced where it differs between the runs of a stack
     skip_nonfinite: bool = False  # drop the update if the loss, gradient or new parameters are not finite
     metrics: Mapping[str, Callable[..., Any]] = {}  # what else a step logs, see `measure`
     dimensions: int = 0  # d of the embeddings, for a loss with a queue

@@ -136,3 +136,25 @@ def test_the_precision_reaches_the_loss_and_vrns_and_no_loss_that_has_no_such_pa
         ValueError, match="expected 'highest' for loss 'own', which has no parameter `precision`, got hi"
     ):
         Objective(own, precision="high")
+
+
+@pytest.mark.parametrize("weight", [0.0, 30.0])
+def test_a_traced_vrns_weight_is_the_same_weight(weight):
+    u, v = jax.random.normal(jax.random.key(0), (2, 8, 16))
+
+    def value(weight, u, **kwargs):
+        objective = Objective(losses.simclr, {"temperature": 0.5}, weight, num_instances=100)
+        parts = objective(Instances((u, v), jnp.arange(8)))
+        return parts["loss"].mean(), parts
+
+    of_embeddings = jax.grad(value, argnums=1, has_aux=True)
+    expected, parts = of_embeddings(weight, u)
+    found, traced = jax.jit(of_embeddings)(weight, u)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(traced["loss"], parts["loss"], rtol=1e-6)
+    assert ("vrns" in parts) == bool(weight) and "vrns" in traced
+
+
+def test_a_traced_vrns_weight_needs_the_size_of_the_training_set():
+    with pytest.raises(ValueError, match="num_instances: expected the size of the training set, which VRNS needs"):
+        jax.eval_shape(lambda weight: Objective(losses.simclr, vrns_weight=weight).parameters(), 0.0)

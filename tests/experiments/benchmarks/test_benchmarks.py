@@ -6,7 +6,9 @@ import pytest
 
 from configs import smoke
 from contrastive_jax.data import sources
-from experiments.benchmarks import convolution, feeding, losses, moments, ring, sets, training
+from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs.sweeps import program
+from experiments.benchmarks import convolution, feeding, losses, moments, ring, sets, sweep, training
 
 
 @pytest.fixture
@@ -102,3 +104,27 @@ def test_both_ways_to_the_gradient_of_a_kernel(monkeypatch, capsys):
     for row in rows:
         *_, taken, faster = [cell.strip() for cell in row.split("|")[1:-1]]
         assert taken == "convolution" and faster in convolution.GRADIENTS
+
+
+def test_a_sweep_beside_its_runs(monkeypatch, capsys):
+    commands = []
+
+    def time_command(arguments):
+        commands.append(arguments)
+        return sweep.Seconds(10.0, 20.0) if arguments[0] == "experiments.train" else sweep.Seconds(40.0, 80.0)
+
+    monkeypatch.setattr(sweep, "time_command", time_command)
+    assert sweep.main(["--alone=2", "--epochs=3", "--hidden=8"]) == 0
+    assert [arguments[0] for arguments in commands] == ["experiments.train"] * 2 + ["experiments.sweep"]
+    assert len(program.parse(commands[2][1:]).cells) == 16
+    alone = [command_line.parse(arguments[1:]).config for arguments in commands[:2]]
+    assert [(one.loss.kwargs.temperature, one.epochs) for one in alone] == [(0.1, 3), (0.5, 3)]
+    assert alone[0].model.kwargs.hidden == (8,)
+    assert "| ratio | 0.25 | 0.25 |" in capsys.readouterr().out
+
+
+def test_a_command_is_timed_and_its_failure_raised(capsys):
+    assert sweep.time_command(["platform"]).clock > 0
+    with pytest.raises(RuntimeError, match="no_such_module"):
+        sweep.time_command(["no_such_module"])
+    assert sweep.main(["--runs=12"]) == 2 and "expected a multiple of 8" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+"""The command line of a sweep."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import jax
+
+from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
+from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs import job as job_lib
+from contrastive_jax.jobs.logs.counter import Counter
+from contrastive_jax.jobs.machine import storage
+from contrastive_jax.jobs.sweeps import local, results
+from contrastive_jax.jobs.sweeps.grid import Cell, make_cells, parse_grid
+
+ENGINES = ("processes", "vmap")
+
+
+class Options(NamedTuple):
+    """The options of a sweep."""
+
+    config: str  # the path of the preset
+    overrides: dict[str, str]  # of all cells
+    cells: list[Cell]
+    workdir: Path
+    workers: int = 1
+    engine: str = "processes"
+    most: int = 64  # runs in one program
+    steps: int | None = None
+    cell: int | None = None
+    list: bool = False
+
+
+def _build_parser() -> command_line.Parser:
+    parser = command_line.Parser(
+        prog="python -m experiments.sweep",
+        description="Take every run of a grid over fields of a preset, and write one table of all results.",
+        epilog="Any field can be set for all runs: --config.epochs=10.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="the preset: a file of configs/, or the config.json of a run")
+    parser.add_argument("--grid", required=True, metavar="FIELD=VALUE,VALUE ...", help="the fields that vary")
+    parser.add_argument("--workdir", required=True, type=Path, help="the folder of the sweep; each run has one in it")
+    parser.add_argument("--engine", default="processes", choices=ENGINES, help="how the runs are taken (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes at once, which share the cores (%(default)s)")
+    parser.add_argument("--most", type=int, default=64, help="with --engine=vmap: runs in one program (%(default)s)")
+    parser.add_argument("--steps", type=int, help="stop each run after this many steps in total")
+    parser.add_argument("--cell", type=int, metavar="K", help="take run K alone, from 0, for an array of jobs")
+    parser.add_argument("--list", action="store_true", help="print the runs and their folders, and take none")
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Parse a command line, and make the cells of its grid.
+
+    Raises:
+      UsageError: all that is wrong with it, a line each.
+    """
+    rest, overrides, faults = command_line.split_overrides(arguments)
+    given, unknown = _build_parser().parse_known_args(rest)
+    faults += [f"{argument!r} is not an option; see --help." for argument in unknown]
+    for name in ("workers", "most"):
+        if getattr(given, name) < 1:
+            faults.append(f"--{name}={getattr(given, name)}: expected at least 1.")
+    if given.engine == "vmap" and given.workers > 1:
+        faults.append(f"--workers={given.workers}: expected 1 with --engine=vmap, which uses the whole machine.")
+    cells: list[Cell] = []
+    if given.engine == "processes" and given.cell is None:
+        jax.config.update("jax_platforms", "cpu")  # this process leaves the memory of GPUs to its workers
+    try:
+        cells = make_cells(command_line.read_preset(given.config), overrides, parse_grid(given.grid))
+    except UsageError as error:
+        faults.append(str(error))
+    if cells and given.cell is not None and not 0 <= given.cell < len(cells):
+        faults.append(f"--cell={given.cell}: expected from 0 to {len(cells) - 1}, the runs of the grid.")
+    if faults:
+        raise UsageError("\n".join(faults))
+    chosen = (given.workdir, given.workers, given.engine, given.most, given.steps, given.cell, given.list)
+    return Options(given.config, overrides, cells, *chosen)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command line; return the exit status: 0 if all runs are done, 1 if some failed, 2 for a wrong command."""
+    try:
+        options = parse(arguments)
+        if options.list:
+            print("\n".join(f"{cell.number}\t{options.workdir / cell.name}" for cell in options.cells))
+            return 0
+        if options.cell is not None:
+            return command_line.main(_arguments(options, options.cells[options.cell]))
+        return _sweep(options)
+    except (UsageError, MissingExtraError) as error:
+        return command_line.fail(error)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
+
+
+def _arguments(options: Options, cell: Cell) -> list[str]:
+    """The arguments of `experiments.train` for a cell."""
+    fields = {**options.overrides, **cell.texts}
+    given = [f"--config={options.config}", f"--workdir={options.workdir / cell.name}"]
+    given += [] if options.steps is None else [f"--steps={options.steps}"]
+    return given + [f"--config.{path}={text}" for path, text in fields.items()]
+
+
+def _sweep(options: Options) -> int:
+    """Take the runs that are not done; return the exit status."""
+    cells, workdir = options.cells, options.workdir
+    job_lib.check_workdir(workdir)
+    for line in results.check_folders(cells, workdir):
+        print(line, file=sys.stderr)
+    left = [cell for cell in cells if not results.is_done(cell, workdir, steps=options.steps)]
+    if len(left) < len(cells):
+        print(f"{len(cells) - len(left)} of {len(cells)} runs are done already.", file=sys.stderr)
+    sweep = _Sweep(options, left)
+    with Counter("Sweep", len(cells), start=len(cells) - len(left), unit="run") as sweep.counter:
+        (sweep.run_stacks if options.engine == "vmap" else sweep.run_processes)()
+    path = results.write_results(cells, workdir)
+    if sweep.failures:
+        lines = [f"{workdir / name}: {why}" for name, why in sweep.failures.items()]
+        advice = f"{len(lines)} of {len(cells)} runs failed; the same command tries them again, and them alone."
+        print("\n".join([*lines, advice]), file=sys.stderr)
+    print(f"{path} has a row for each run that is done.")
+    return 1 if sweep.failures else 0
+
+
+class _Sweep:
+    """Takes runs and keeps count of those that failed."""
+
+    counter: Counter
+
+    def __init__(self, options: Options, left: Sequence[Cell]) -> None:
+        self._options, self._left = options, left
+        self.failures: dict[str, str] = {}
+
+    def run_processes(self) -> None:
+        """Take each run in a process of its own."""
+        train = [sys.executable, "-u", "-m", "experiments.train"]
+        folder = self._options.workdir / results.OUTPUT
+        tasks = [
+            local.Task(cell.name, [*train, *_arguments(self._options, cell)], folder / f"{cell.name}.txt")
+            for cell in self._left
+        ]
+
+        def ended(task: local.Task, status: int) -> None:
+            why = f"ended by {signal.Signals(-status).name}; its last line is: " if status < 0 else ""
+            self._end(task.name, None if status == 0 else f"{why}{local.read_error(task.output)} ({task.output})")
+
+        if tasks:
+            local.run_all(tasks, local.divide_machine(min(self._options.workers, len(tasks))), ended)
+
+    def run_stacks(self) -> None:
+        """Take the runs in as few programs as hold them."""
+        from contrastive_jax.jobs.sweeps import stack, stacked_runs
+
+        storage.silence_repeated_errors()
+        most = self._options.most
+        groups = [[self._left[k] for k in found] for found in stack.group([cell.config for cell in self._left])]
+        for cells in [found[k : k + most] for found in groups for k in range(0, len(found), most)]:
+            self._run_stack(cells, stacked_runs.run_stack)
+
+    def _run_stack(self, cells: Sequence[Cell], run_stack: Callable[..., None]) -> None:
+        workdir, ended = self._options.workdir, set[str]()
+
+        def end(k: int, error: UsageError | None) -> None:
+            ended.add(cells[k].name)
+            self._end(cells[k].name, None if error is None else "; ".join(str(error).splitlines()))
+
+        try:
+            configs, folders = [cell.config for cell in cells], [workdir / cell.name for cell in cells]
+            run_stack(configs, folders, end, steps=self._options.steps)
+        except (UsageError, jax.errors.JaxRuntimeError) as error:
+            lines = str(error).splitlines()
+            if not isinstance(error, UsageError):  # of the devices: most likely, too little memory
+                lines = [lines[0], f"the program had {len(cells)} runs, and --most={len(cells) // 2 or 1} takes fewer"]
+            for cell in cells:
+                if cell.name not in ended:
+                    self._end(cell.name, "; ".join(lines))
+
+    def _end(self, name: str, error: str | None) -> None:
+        if error is not None:
+            self.failures[name] = error
+        results.write_results(self._options.cells, self._options.workdir)
+        self.counter.add(1)
+
+
+def run_as_program(arguments: Sequence[str]) -> NoReturn:
+    """Run `main` as a whole process."""
+    status = main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        os._exit(status)  # a run of several processes may have others that hang
+    sys.exit()

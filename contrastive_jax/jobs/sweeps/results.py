@@ -1,0 +1,153 @@
+"""What the folders of a sweep hold: which runs are done, which are damaged or foreign, and the table of all."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contrastive_jax.errors import UsageError
+from contrastive_jax.jobs import config as config_lib
+from contrastive_jax.jobs.machine import files
+from contrastive_jax.jobs.sweeps.grid import Cell
+from contrastive_jax.jobs.workdir import CONFIG, is_changeable
+
+RESULTS, SUMMARY, OUTPUT = "results.csv", "summary.json", "output"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file.
+
+    Raises:
+      UsageError: if the file holds anything else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: expected the JSON that a run wrote, got damaged text ({error}).") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: expected a JSON object, got {type(found).__name__}.")
+    return found
+
+
+def is_done(cell: Cell, workdir: Path, *, steps: int | None = None) -> bool:
+    """Whether a cell's run has taken all steps and was evaluated as its configuration says.
+
+    Args:
+      cell: the cell.
+      workdir: of the sweep.
+      steps: where the runs stop, if before their end.
+
+    A damaged summary is none.
+    """
+    folder = workdir / cell.name
+    try:
+        summary, recorded = read_json(folder / SUMMARY), read_json(folder / CONFIG)
+    except UsageError:
+        return False
+    if summary is None or recorded is None or list(_find_differences(cell, recorded)):
+        return False
+    # A run writes the configuration again before it is evaluated by other settings.
+    if (folder / SUMMARY).stat().st_mtime_ns < (folder / CONFIG).stat().st_mtime_ns:
+        return False
+    whole = summary.get("steps_of_the_whole_run", 0)
+    wanted = whole if steps is None else min(steps, whole)
+    return summary.get("steps", -1) >= wanted
+
+
+def _find_differences(cell: Cell, recorded: Mapping[str, Any]) -> Iterator[str]:
+    """The fields in which a run's recorded configuration differs from that of its cell."""
+    ours, theirs = config_lib.flatten(json.loads(cell.config.to_json())), config_lib.flatten(recorded)
+    for path in sorted(ours.keys() | theirs.keys()):
+        recorded_later = path == "model.weights_sha256" and ours.get(path) is None
+        if ours.get(path) != theirs.get(path) and not recorded_later:
+            yield path
+
+
+def check_folders(cells: Sequence[Cell], workdir: Path) -> list[str]:
+    """Check the folders of all cells before any run starts.
+
+    Args:
+      cells: of the sweep.
+      workdir: of the sweep.
+
+    Returns:
+      A line for each thing that the sweep passes over: a damaged summary, which is made again, and folders that belong
+      to no cell.
+
+    Raises:
+      UsageError: a line for each folder with a damaged configuration, or with a run of another one.
+    """
+    faults, notes = [], []
+    for cell in cells:
+        folder = workdir / cell.name
+        try:
+            recorded = read_json(folder / CONFIG)
+        except UsageError as error:
+            faults.append(f"{error} Move {folder} away to run this cell again.")
+            continue
+        differ = [path for path in _find_differences(cell, recorded or {}) if recorded and not is_changeable(path)]
+        if differ:
+            faults.append(
+                f"{folder}: expected the run of this cell, got one that differs in {', '.join(differ)}. "
+                "Restore these fields, or give another workdir."
+            )
+        try:
+            read_json(folder / SUMMARY)
+        except UsageError as error:
+            notes.append(f"{error} The run is evaluated again.")
+    if faults:
+        raise UsageError("\n".join(faults))
+    return notes + _find_foreign(cells, workdir)
+
+
+def _find_foreign(cells: Sequence[Cell], workdir: Path) -> list[str]:
+    known = {cell.name for cell in cells} | {OUTPUT}
+    found = sorted(path.name for path in workdir.iterdir() if path.is_dir()) if workdir.is_dir() else []
+    foreign = [name for name in found if name not in known]
+    if not foreign:
+        return []
+    return [
+        f"{workdir}: {RESULTS} leaves out {len(foreign)} folders that are no cells of this grid: {', '.join(foreign)}."
+    ]
+
+
+def write_results(cells: Sequence[Cell], workdir: Path) -> Path:
+    """Write `results.csv`: a row for each run with a summary, its fields of the grid, and every number of the summary.
+
+    Args:
+      cells: of the sweep.
+      workdir: of the sweep.
+
+    Returns:
+      The file.
+    """
+    table = []
+    for cell in cells:
+        try:
+            summary = read_json(workdir / cell.name / SUMMARY)
+        except UsageError:
+            continue
+        if summary is not None:
+            table.append({"run": cell.name, **cell.values, **dict(_list_numbers(summary))})
+    columns = dict.fromkeys(["run", *cells[0].values, *(name for row in table for name in row)])
+    with (
+        files.replace_atomically(workdir / RESULTS) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        writer.writerows(table)
+    return workdir / RESULTS
+
+
+def _list_numbers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number of a summary by its dotted path; null, which stands for a number that is not finite, is empty."""
+    if isinstance(tree, Mapping | list):
+        items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+        for name, value in items:
+            yield from _list_numbers(value, f"{path}.{name}" if path else str(name))
+    elif tree is None or (isinstance(tree, int | float) and not isinstance(tree, bool)):
+        yield path, tree
