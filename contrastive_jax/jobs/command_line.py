@@ -201,7 +201,8 @@ def _train(options: Options) -> int:
         traceback.print_exc()
         return fail(processes.explain(error), name)
     if processes.is_first():
-        print(f"Pictures and numbers are in {options.workdir}.")
+        what = "Pictures and numbers" if options.config.log.pictures else "Numbers"
+        print(f"{what} are in {options.workdir}.")
     return 0
 
 

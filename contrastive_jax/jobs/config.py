@@ -93,6 +93,7 @@ FIELDS: dict[str, Field] = {
     "checkpoint.keep": _at_least(3, 1),
     "log.distribution": Field(True, bool, "true or false"),
     "log.num_bins": _at_least(100, 2),
+    "log.pictures": Field(True, bool, "true or false"),
     "log.tensorboard_every": _at_least(1, 1),
     "log.metrics": Field((), tuple, "package.module:function, or several separated by commas"),
     "evaluation.every": _at_least(10, 1, optional=True),

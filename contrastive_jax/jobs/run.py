@@ -211,7 +211,9 @@ _random_views = jax.jit(views.random_views, static_argnames=("num_views", "confi
 
 
 def save_views(job: Job) -> None:
-    """Save a picture of the first images and their views."""
+    """Save a picture of the first images and their views, if the run draws pictures."""
+    if not job.config.log.pictures:
+        return
     indices = np.arange(min(16, len(job.train)))
     images, config = sources.take(job.train, indices), job.program.view_config
     options = {"seed": np.uint32(job.config.seed), "epoch": 0, "num_views": job.program.num_views, "config": config}
@@ -230,12 +232,14 @@ def _draw(path: Path, save: Callable[[], None]) -> None:
         print(f"{path} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
 
 
-def _save_pictures(job: Job, found: evaluate.Evaluation) -> None:
+def _save_similarity(job: Job, found: evaluate.Evaluation) -> None:
     counts, logged = None, rows.read_rows(job.workdir / rows.ROWS)
     if job.config.log.distribution:
         counts = rows.read_counts(job.workdir / rows.COUNTS, job.config.log.num_bins)
     training_set = [found.similarity[name] for name in (evaluate.UNTRAINED, evaluate.TRAINED)]
     rows.save_similarity(job.workdir / "similarity.npz", counts, training_set)
+    if not job.config.log.pictures:
+        return
     title = pictures.describe(job.config, contrast_size=job.contrast_size, num_instances=len(job.train))
     optimum = rows.compute_optimum(num_instances=len(job.train), contrast_size=job.contrast_size)
     path = job.workdir / "similarity.png"
@@ -257,7 +261,7 @@ def finish(
     *,
     seconds: float,
 ) -> str:
-    """Write `summary.json` and the pictures of a run that has been evaluated; return its tables.
+    """Write `summary.json`, the histograms and the pictures of a run that has been evaluated; return its tables.
 
     Args:
       job: the run.
@@ -281,5 +285,5 @@ def finish(
     }
     with files.replace_atomically(job.workdir / "summary.json") as temporary:
         temporary.write_text(json.dumps(rows.replace_nonfinite(summary), indent=2, allow_nan=False) + "\n")
-    _save_pictures(job, found)
+    _save_similarity(job, found)
     return evaluate.format_tables(job, found, last_row)

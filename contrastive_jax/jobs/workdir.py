@@ -20,6 +20,7 @@ _CHANGEABLE = (
     "checkpoint.keep",
     "data.cache_gib",
     "data.evaluation_source",
+    "log.pictures",
     "log.tensorboard_every",
     "nonfinite_limit",
     "on_nonfinite",

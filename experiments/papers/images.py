@@ -24,4 +24,4 @@ def _first(name: str, split: str) -> sources.Source:
     whole = sources.load(f"tfds:{name}", split=split)
     chosen = np.arange(min(TRAIN if split == "train" else TEST, len(whole)))
     labels = sources.labels_of(whole)
-    return sources.ArraySource(whole.take(chosen), labels[chosen])
+    return sources.ArraySource(whole.take(chosen), None if labels is None else labels[chosen])

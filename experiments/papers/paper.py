@@ -2,14 +2,15 @@
 
 import argparse
 import csv
+import math
 import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -18,16 +19,43 @@ from contrastive_jax.jobs.machine import files
 from contrastive_jax.jobs.sweeps import program, results
 from experiments.studies import study
 
-Row = Mapping[str, str]  # of results.csv
+Row = Mapping[str, str]  # of results.csv, and the name of its sweep
+Fields = Mapping[str, Any]  # {field of the configuration: value}
+SEED, LOSS, SIZE, WEIGHT, TEMPERATURE = "seed", "loss.name", "batch_size", "vrns_weight", "loss.kwargs.temperature"
+PROBE = "evaluation.trained encoder.linear_probe"
+FEW_LABELS = "evaluation.trained encoder.few_labels"
+VARIANCE = "whole_training_set_similarity.trained encoder.negative_variance"
+SIGNIFICANT = 0.05
 
 
-class Scale(NamedTuple):
-    """A size at which a table is made."""
+class Sweep(NamedTuple):
+    """A grid of runs."""
 
+    name: str  # of its folder, which tables of one scale share
     preset: str
-    fields: Mapping[str, Any]  # that all runs share
-    grid: str
+    fields: Fields  # that all runs share
+    grid: Mapping[str, Sequence[Any]]
     engine: str = "processes"
+
+    def arguments(self, folder: Path, *, workers: int = 1) -> list[str]:
+        """The arguments of `experiments.sweep`, with the runs of all sweeps below `folder`."""
+        grid = " ".join(f"{path}={','.join(map(str, values))}" for path, values in self.grid.items())
+        fixed = [f"--config.{path}={value}" for path, value in self.fields.items()]
+        workers = workers if self.engine == "processes" else 1
+        workdir = folder / self.name
+        return [
+            *(f"--config={self.preset}", f"--workdir={workdir}", f"--grid={grid}"),
+            *(f"--engine={self.engine}", f"--workers={workers}"),
+            *fixed,
+        ]
+
+
+class Paper(NamedTuple):
+    """A table or figure of a paper: its runs at each scale, and what is made of them."""
+
+    name: str
+    scales: Mapping[str, Sequence[Sweep]]
+    make: Callable[[Sequence[Row]], "Table"]
 
 
 class Table(NamedTuple):
@@ -38,76 +66,180 @@ class Table(NamedTuple):
     figure: Figure
 
 
-def run_sweep(scale: Scale, workdir: Path) -> list[Row]:
-    """Take all runs of a scale, or what is left of them; the rows of their `results.csv`.
+def run_sweep(sweep: Sweep, folder: Path, *, workers: int = 1) -> list[Row]:
+    """Take all runs of a sweep, or what is left of them; the rows of its `results.csv`.
 
     Raises:
       UsageError: a run failed; the sweep has said which.
     """
-    arguments = [f"--config={scale.preset}", f"--workdir={workdir}", f"--grid={scale.grid}", f"--engine={scale.engine}"]
-    status = program.main(arguments + [f"--config.{path}={value}" for path, value in scale.fields.items()])
+    status, workdir = program.main(sweep.arguments(folder, workers=workers)), folder / sweep.name
     if status:
         raise UsageError(f"{workdir}: expected all runs to end, got status {status}. Run the same command to go on.")
     with open(workdir / results.RESULTS, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{**row, "sweep": sweep.name} for row in csv.DictReader(file)]
 
 
-def of_seeds(rows: Sequence[Row], column: str, **fields: Any) -> list[float]:
-    """A column of the runs with these values of fields, in the order of their seeds."""
-    chosen = [row for row in rows if all(float(row[path]) == value for path, value in fields.items())]
-    return [float(row[column]) for row in sorted(chosen, key=lambda row: int(row["seed"]))]
+def select(rows: Sequence[Row], column: str, fields: Fields) -> list[float]:
+    """A column of the runs with these values of fields, in the order of their seeds.
+
+    Example:
+      >>> select([{"seed": "1", "m": "32", "x": "2"}, {"seed": "0", "m": "32", "x": "1"}], "x", {"m": 32})
+      [1.0, 2.0]
+    """
+    chosen = [row for row in rows if all(_is(row.get(path, ""), value) for path, value in fields.items())]
+    return [float(row[column]) for row in sorted(chosen, key=lambda row: int(row[SEED]))]
 
 
-def format_spread(values: Sequence[float]) -> str:
-    """The mean and the standard deviation over seeds."""
+def _is(text: str, value: Any) -> bool:
+    return text == value if isinstance(value, str) else bool(text) and float(text) == value
+
+
+def compare(
+    rows: Sequence[Row], column: str, before: Fields, after: Fields, *, same: Sequence[str] = ()
+) -> dict[int, list[float]]:
+    """What a change of fields changes in a column: {seed: a difference for each pair of runs}.
+
+    Args:
+      rows: of the runs.
+      column: what is compared.
+      before: the fields of one run of each pair.
+      after: the fields of the other.
+      same: further fields in which the runs of a pair agree, as they do in their seed.
+    """
+    found: dict[int, list[float]] = {}
+    values = {path: sorted({row[path] for row in rows}) for path in same}
+    for choice in _product(values):
+        pairs = zip(*(select(rows, column, {**fields, **choice}) for fields in (before, after)), strict=True)
+        for seed, (first, second) in enumerate(pairs):
+            found.setdefault(seed, []).append(second - first)
+    return found
+
+
+def _product(values: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
+    if not values:
+        yield {}
+        return
+    path, *rest = values
+    for value in values[path]:
+        yield from ({path: value, **other} for other in _product({name: values[name] for name in rest}))
+
+
+def format_spread(values: Sequence[float], *, scale: float = 1.0) -> str:
+    """The mean and the standard deviation over seeds, multiplied by a scale.
+
+    Example:
+      >>> format_spread([0.5, 0.52, 0.51], scale=100)
+      '51 ± 1'
+    """
+    values = [scale * x for x in values]
     spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4g}{spread}"
 
 
-def describe_effect(claim: str, differences: Sequence[float]) -> str:
-    """Whether differences within seeds have the sign that a paper claims, by a paired t-test.
+def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, falls: bool = False) -> str:
+    """Whether differences within seeds have the sign that a paper claims, by a t-test over the seeds.
 
     Args:
       claim: what the paper says, as a sentence without its full stop.
-      differences: one for each pair of runs that differ in the claim alone; negative where the claim holds.
+      differences: {seed: differences between runs that differ in the claim alone}. The differences of a seed share its
+        views and its first encoder, so their mean is one observation.
+      falls: whether the claim holds where the differences are negative.
 
     Example:
-      >>> describe_effect("VRNS lowers the variance", [-0.1, -0.12, -0.11])
-      'VRNS lowers the variance: confirmed in 3 of 3 pairs, mean difference -0.11, p = 0.0027.'
+      >>> describe_effect("VRNS lowers the variance", {0: [-0.1], 1: [-0.12], 2: [-0.11]}, falls=True)
+      'VRNS lowers the variance: confirmed (3 of 3 pairs; mean difference -0.11 over 3 seeds, p = 0.0027).'
     """
-    below = sum(x < 0 for x in differences)
-    mean, p = statistics.mean(differences), float(stats.ttest_1samp(differences, 0.0).pvalue)
-    decided = len(differences) > 1 and p < 0.05
-    verdict = ("confirmed" if mean < 0 else "contradicted") if decided else "not decidable at this size: right"
-    return f"{claim}: {verdict} in {below} of {len(differences)} pairs, mean difference {mean:.3g}, p = {p:.2g}."
+    each = [x for found in differences.values() for x in found]
+    seeds = [statistics.mean(found) for found in differences.values()]
+    right = sum(x < 0 if falls else x > 0 for x in each)
+    mean = statistics.mean(seeds)
+    p = _test(seeds)
+    verdict = "not decidable at this size"
+    if p < SIGNIFICANT:
+        verdict = "confirmed" if (mean < 0) == falls else "contradicted"
+    return (
+        f"{claim}: {verdict} ({right} of {len(each)} pairs; mean difference {mean:.3g} over {len(seeds)} seeds, "
+        f"p = {p:.2g})."
+    )
 
 
-def main(
-    name: str,
-    scales: Mapping[str, Scale],
-    make: Callable[[Sequence[Row]], Table],
-    argv: Sequence[str] | None = None,
-) -> int:
+def _test(seeds: Sequence[float]) -> float:
+    """The p-value of a two-sided t-test of mean zero; 1 where nothing can be said."""
+    if len(seeds) < 2 or not any(seeds):
+        return 1.0
+    if len(set(seeds)) == 1:
+        return 0.0
+    p = float(stats.ttest_1samp(seeds, 0.0).pvalue)
+    return 1.0 if math.isnan(p) else p
+
+
+def plot_seeds(axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], **style: Any) -> None:
+    """Means at places, with the standard deviations over seeds as bars."""
+    means = [statistics.mean(found) for found in values]
+    errors = [statistics.stdev(found) if len(found) > 1 else 0.0 for found in values]
+    axes.errorbar(places, means, errors, **style)
+
+
+def main(paper: Paper, argv: Sequence[str] | None = None) -> int:
     """Make one table from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m experiments.papers.{name}", allow_abbrev=False)
-    parser.add_argument("--scale", choices=list(scales), default=next(iter(scales)), help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/papers"), help="folder of all results (%(default)s)")
-    options = parser.parse_args(argv)
-    start, stem = time.perf_counter(), options.out / f"{name}-{options.scale}"
+    return make(paper, make_parser(paper).parse_args(argv))
+
+
+def make_parser(paper: Paper) -> argparse.ArgumentParser:
+    """The command line of one table."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.papers.{paper.name}", allow_abbrev=False)
+    add_options(parser, tuple(paper.scales))
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser, scales: Sequence[str]) -> None:
+    """The options that all tables share."""
+    parser.add_argument("--scale", choices=scales, default=scales[0], help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/papers"), help="folder of runs and tables (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="runs at once, where each is a process (%(default)s)")
+
+
+def make(paper: Paper, options: argparse.Namespace) -> int:
+    """Take the runs of a table and write it, as CSV, Markdown and a picture; return the exit status."""
+    folder = options.out / options.scale
+    stem = folder / paper.name
+    rows: list[Row] = []
     try:
-        rows = run_sweep(scales[options.scale], stem.with_name(f"{stem.name}-runs"))
+        for sweep in paper.scales[options.scale]:
+            rows += run_sweep(sweep, folder / "runs", workers=options.workers)
+        with matplotlib.rc_context(study.STYLE):
+            table = paper.make(rows)
+            for suffix in (".png", ".pdf"):
+                with files.replace_atomically(f"{stem}{suffix}") as temporary:
+                    table.figure.savefig(temporary)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    with matplotlib.rc_context(study.STYLE):
-        table = make(rows)
-        for suffix in (".png", ".pdf"):
-            with files.replace_atomically(f"{stem}{suffix}") as temporary:
-                table.figure.savefig(temporary)
+    made = describe_runs(rows, folder / "runs")
+    text = "\n".join([study.format_table(table.rows), "", *(f"- {line}" for line in table.effects), "", made])
     _write_csv(Path(f"{stem}.csv"), table.rows)
-    print("\n".join([study.format_table(table.rows), "", *table.effects]))
-    print(f"\n{time.perf_counter() - start:.0f} s; {stem}.png, {stem}.pdf, {stem}.csv")
+    with files.replace_atomically(f"{stem}.md") as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+    print(f"{text}\n\n{stem}.png, {stem}.pdf, {stem}.csv, {stem}.md")
     return 0
+
+
+def describe_runs(rows: Sequence[Row], folder: Path) -> str:
+    """Where and when runs were taken: their number, seconds, machines, versions and commits."""
+    seconds: list[float] = []
+    said: dict[str, None] = {}
+    for row in rows:
+        summary = results.read_json(folder / row["sweep"] / row["run"] / results.SUMMARY) or {}
+        made = summary.get("environment", {})
+        versions, git = made.get("versions", {}), made.get("git") or {}
+        commit = f"{git.get('commit', 'unknown')[:7]}{' with changes' if git.get('dirty') else ''}"
+        device = f"{made.get('devices', '?')} x {made.get('device', 'unknown')}, {made.get('cpus', '?')} cores"
+        said[f"{device}, JAX {versions.get('jax', '?')}, commit {commit}"] = None
+        seconds.append(summary.get("seconds", math.nan))
+    return (
+        f"{len(rows)} runs; the median of their seconds is {statistics.median(seconds):.0f}, counted from the start of "
+        f"a run or, where one program takes many, of all of them. {'; '.join(said)}."
+    )
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

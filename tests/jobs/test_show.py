@@ -66,6 +66,15 @@ def test_the_picture_is_drawn(finished):
     assert (finished / "show" / "similarity.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_without_pictures(tmp_path):
+    """`show` draws it when it is wanted."""
+    with drawing(True):
+        run.run(small(**FIELDS | {"epochs": 1, "log.pictures": False}), tmp_path)
+        assert not list(tmp_path.glob("*.png")) and (tmp_path / "similarity.npz").exists()
+        show.show(tmp_path)
+    assert (tmp_path / "show" / "similarity.png").exists()
+
+
 @pytest.mark.parametrize("tail", [b'{"step": 5, "lo', b'{"step": 5, "loss": 1.0}\n', b"\0\0\n", b""])
 def test_a_run_that_goes_on(tail, drawn, tmp_path):
     """Its last line is half written, or its histogram is not there yet."""

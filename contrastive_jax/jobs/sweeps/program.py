@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
             print("\n".join(f"{cell.number}\t{options.workdir / cell.name}" for cell in options.cells))
             return 0
         if options.cell is not None:
-            return command_line.main(_arguments(options, options.cells[options.cell]))
+            return command_line.main(train_arguments(options, options.cells[options.cell]))
         return _sweep(options)
     except (UsageError, MissingExtraError) as error:
         return command_line.fail(error)
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         return stopped.status
 
 
-def _arguments(options: Options, cell: Cell) -> list[str]:
+def train_arguments(options: Options, cell: Cell) -> list[str]:
     """The arguments of `experiments.train` for a cell."""
     fields = {**options.overrides, **cell.texts}
     given = [f"--config={options.config}", f"--workdir={options.workdir / cell.name}"]
@@ -143,7 +143,7 @@ class _Sweep:
         train = [sys.executable, "-u", "-m", "experiments.train"]
         folder = self._options.workdir / results.OUTPUT
         tasks = [
-            local.Task(cell.name, [*train, *_arguments(self._options, cell)], folder / f"{cell.name}.txt")
+            local.Task(cell.name, [*train, *train_arguments(self._options, cell)], folder / f"{cell.name}.txt")
             for cell in self._left
         ]
 

@@ -1,0 +1,89 @@
+"""Remedies for small batches: VRNS, a queue, SogCLR and gradient caching, where 32 pairs are compared at a time.
+
+    python -m experiments.papers.estimators [--scale=minutes] [--out=runs/papers] [--workers=1]
+
+Every run takes the same number of steps of 256 images. They are compared in sets of 32, except with gradient caching,
+which processes 32 at a time and compares all 256. Not a table of either paper: what each remedy gives for the variance
+of the negatives and for the accuracy.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.papers import paper, settings
+from experiments.papers.paper import FEW_LABELS, LOSS, PROBE, SEED, VARIANCE, WEIGHT
+from experiments.papers.settings import AT_TWO_TENTHS, SEEDS, VRNS
+from experiments.studies import study
+
+SETS = {"batch_size": 256, "contrast_size": 32}
+METHODS: dict[str, dict[str, Any]] = {  # of each its name and what it sets
+    "SimCLR": SETS,
+    "VRNS": {**SETS, WEIGHT: VRNS},
+    "queue": {**SETS, LOSS: "moco"},
+    "queue, momentum encoder": {**SETS, LOSS: "moco", "estimator.encoder_momentum": 0.99},
+    "SogCLR": {**SETS, LOSS: "sogclr"},
+    "gradient caching": {"batch_size": 32, "contrast_size": 256},
+}
+COLUMNS = {"linear probe": PROBE, "five labels a class": FEW_LABELS, "variance of negatives": VARIANCE}
+
+
+def make_sweeps(make: Callable[..., paper.Sweep]) -> list[paper.Sweep]:
+    """A sweep of the seeds for each method."""
+    return [make(_folder(name), {SEED: SEEDS}, **{**AT_TWO_TENTHS, **fields}) for name, fields in METHODS.items()]
+
+
+def _folder(name: str) -> str:
+    return f"estimators_{name.replace(', ', '_').replace(' ', '_')}"
+
+
+SCALES = {
+    "minutes": make_sweeps(settings.digits),
+    "cpu": make_sweeps(settings.cifar10),
+    "paper": make_sweeps(lambda name, grid, **fields: settings.paper("cifar10", name, grid, **fields)),
+}
+
+
+def make_table(rows: Sequence[paper.Row]) -> paper.Table:
+    """The scores of each method, what each changes against SimCLR, and the picture."""
+    found = {
+        name: {
+            column: paper.select([row for row in rows if row["sweep"].endswith(_folder(name))], path, {})
+            for column, path in COLUMNS.items()
+        }
+        for name in METHODS
+    }
+    table: list[dict[str, Any]] = []
+    for name, values in found.items():
+        row: dict[str, Any] = {"method": name, "m": METHODS[name]["contrast_size"]}
+        for column in COLUMNS:
+            row[column] = paper.format_spread(values[column], scale=1 if COLUMNS[column] == VARIANCE else 100)
+        table.append(row)
+    effects = []
+    for name in list(METHODS)[1:]:
+        for column, verb, falls in (("linear probe", "raises", False), ("variance of negatives", "lowers", True)):
+            pairs = zip(found["SimCLR"][column], found[name][column], strict=True)
+            different = {seed: [b - a] for seed, (a, b) in enumerate(pairs)}
+            effects.append(paper.describe_effect(f"{name} {verb} the {column}", different, falls=falls))
+    return paper.Table(table, effects, _draw(found))
+
+
+def _draw(found: dict[str, dict[str, list[float]]]) -> Figure:
+    figure = Figure(figsize=(2 * study.COLUMN, 2.2), layout="constrained")
+    places = range(len(METHODS))
+    for axes, column in zip(figure.subplots(1, len(COLUMNS), sharey=True), COLUMNS, strict=True):
+        for place, values in zip(places, found.values(), strict=True):
+            axes.plot(values[column], [place] * len(values[column]), "o", color=study.BLUE, alpha=0.7)
+        axes.set(xlabel=column)
+        axes.grid(axis="y", linewidth=0.4)
+    figure.axes[0].set_yticks(places, list(METHODS))
+    figure.axes[0].invert_yaxis()
+    return figure
+
+
+PAPER_TABLE = paper.Paper("estimators", SCALES, make_table)
+
+if __name__ == "__main__":
+    sys.exit(paper.main(PAPER_TABLE))

@@ -1,0 +1,80 @@
+"""When VRNS helps and when it hurts: accuracy and variance over its weight lambda and the batch size m, SimCLR.
+
+    python -m experiments.papers.vrns_weight [--scale=minutes] [--out=runs/papers] [--workers=1]
+
+Lee 2025 searches lambda in {0.1, 0.3, 1, 3, 10, 30, 100} and takes 30 for Table 1.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.papers import paper, settings
+from experiments.papers.paper import FEW_LABELS, PROBE, SEED, SIZE, VARIANCE, WEIGHT
+from experiments.papers.settings import AT_TWO_TENTHS, SEEDS
+from experiments.studies import study
+
+POSITIVES = "whole_training_set_similarity.trained encoder.positive_mean"
+COLUMNS = {"linear probe": PROBE, "five labels a class": FEW_LABELS, "variance of negatives": VARIANCE}
+
+
+def make_grid(weights: Sequence[float], sizes: Sequence[int]) -> dict[str, Sequence[Any]]:
+    """Weights, the first of which is 0, against batch sizes."""
+    return {SIZE: sizes, WEIGHT: [f"{weight:g}" for weight in weights], SEED: SEEDS}
+
+
+SCALES = {
+    "minutes": [settings.digits("vrns_weight", make_grid((0, 1, 10, 30, 100), (32, 256)), **AT_TWO_TENTHS)],
+    "cpu": [settings.cifar10("vrns_weight", make_grid((0, 0.3, 1, 3, 10, 30), (32, 256)), **AT_TWO_TENTHS)],
+    "paper": [
+        settings.paper(
+            "cifar10", "vrns_weight", make_grid((0, 0.1, 0.3, 1, 3, 10, 30, 100), settings.SIZES), **AT_TWO_TENTHS
+        )
+    ],
+}
+
+
+def make_table(rows: Sequence[paper.Row]) -> paper.Table:
+    """Scores and similarities at each weight and batch size, the gain of the best weight, and the picture."""
+    sizes, weights = (sorted({float(row[path]) for row in rows}) for path in (SIZE, WEIGHT))
+    table: list[dict[str, Any]] = []
+    for m in sizes:
+        for weight in weights:
+            chosen = {SIZE: m, WEIGHT: weight}
+            row: dict[str, Any] = {"m": int(m), "lambda": f"{weight:g}"}
+            for column, path in COLUMNS.items():
+                scale = 1 if path == VARIANCE else 100
+                row[column] = paper.format_spread(paper.select(rows, path, chosen), scale=scale)
+            row["s_pos mean"] = paper.format_spread(paper.select(rows, POSITIVES, chosen))
+            table.append(row)
+    effects = []
+    for m in sizes:
+        for weight in weights[1:]:
+            for column in list(COLUMNS)[:2]:
+                gains = paper.compare(rows, COLUMNS[column], {SIZE: m, WEIGHT: 0}, {SIZE: m, WEIGHT: weight})
+                claim = f"At m = {m:.0f}, VRNS with lambda {weight:g} raises the {column}"
+                effects.append(paper.describe_effect(claim, gains))
+    return paper.Table(table, effects, _draw(rows, sizes, weights))
+
+
+def _draw(rows: Sequence[paper.Row], sizes: Sequence[float], weights: Sequence[float]) -> Figure:
+    figure = Figure(figsize=(2 * study.COLUMN, 2.4), layout="constrained")
+    places = range(len(weights))
+    for axes, (name, column) in zip(figure.subplots(1, len(COLUMNS)), COLUMNS.items(), strict=True):
+        scale = 1 if column == VARIANCE else 100
+        for m, colour in zip(sizes, (study.BLUE, study.ORANGE, study.GREEN, study.RED, study.PURPLE), strict=False):
+            found = [paper.select(rows, column, {SIZE: m, WEIGHT: weight}) for weight in weights]
+            scaled = [[scale * x for x in seeds] for seeds in found]
+            paper.plot_seeds(axes, places, scaled, marker="o", color=colour, label=f"m = {m:.0f}")
+        axes.set_xticks(places, [f"{weight:g}" for weight in weights])
+        axes.set(xlabel="lambda", ylabel=name if scale == 1 else f"{name}, per cent")
+    figure.axes[0].legend()
+    return figure
+
+
+PAPER_TABLE = paper.Paper("vrns_weight", SCALES, make_table)
+
+if __name__ == "__main__":
+    sys.exit(paper.main(PAPER_TABLE))
