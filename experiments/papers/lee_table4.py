@@ -33,7 +33,7 @@ SCALES = {"paper": [SWEEP]}
 
 def list_commands(folder: Path) -> list[dict[str, Any]]:
     """The command of each run, beside the paper's number."""
-    options = program.parse(SWEEP.arguments(folder))
+    options = program.parse(SCALES["paper"][0].arguments(folder))
     return [
         {
             "paper": PAPER[cell.values[TEMPERATURE]][int(cell.values[WEIGHT] > 0)],

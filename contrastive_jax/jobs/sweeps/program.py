@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import jax
+from ml_collections import ConfigDict
 
 from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
-from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs import command_line, opening, parts
+from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.jobs.machine import storage
@@ -117,6 +119,7 @@ def _sweep(options: Options) -> int:
     left = [cell for cell in cells if not results.is_done(cell, workdir, steps=options.steps)]
     if len(left) < len(cells):
         print(f"{len(cells) - len(left)} of {len(cells)} runs are done already.", file=sys.stderr)
+    _check_data([cell.config for cell in left])
     sweep = _Sweep(options, left)
     with Counter("Sweep", len(cells), start=len(cells) - len(left), unit="run") as sweep.counter:
         (sweep.run_stacks if options.engine == "vmap" else sweep.run_processes)()
@@ -127,6 +130,16 @@ def _sweep(options: Options) -> int:
         print("\n".join([*lines, advice]), file=sys.stderr)
     print(f"{path} has a row for each run that is done.")
     return 1 if sweep.failures else 0
+
+
+def _check_data(configs: Sequence[ConfigDict]) -> None:
+    """Open every data set once: what cannot be opened would end each run in the same words.
+
+    Raises:
+      UsageError: a data set is missing or broken.
+    """
+    for config in {repr(sorted(config_lib.flatten(config.data).items())): config for config in configs}.values():
+        opening.open_data(config, parts.resolve(config, parts.NONE))
 
 
 class _Sweep:

@@ -1,0 +1,52 @@
+"""What the papers' tables share: which runs are compared, and what is said of their differences."""
+
+import re
+
+import pytest
+
+from experiments.papers import paper
+
+ROWS = [
+    {"seed": str(seed), "batch_size": str(m), "vrns_weight": str(weight), "x": str(m + 10 * weight + seed / 10)}
+    for seed in (2, 0, 1)
+    for m in (32, 64)
+    for weight in (0.0, 30.0)
+]
+
+
+def test_a_column_of_chosen_runs_is_in_the_order_of_their_seeds():
+    assert paper.select(ROWS, "x", {"batch_size": 32, "vrns_weight": 0}) == [32.0, 32.1, 32.2]
+    assert paper.select(ROWS, "x", {"batch_size": 128}) == []
+    assert paper.select([{"seed": "0", "loss.name": "kcl", "x": "1"}], "x", {"loss.name": "kcl"}) == [1.0]
+    assert paper.select([{"seed": "0", "x": "1"}], "x", {"loss.name": "kcl"}) == []  # of a sweep without that field
+
+
+def test_pairs_of_runs_differ_in_the_change_alone():
+    found = paper.compare(ROWS, "x", {"vrns_weight": 0}, {"vrns_weight": 30}, same=["batch_size"])
+    assert found == {seed: pytest.approx([300.0, 300.0]) for seed in range(3)}
+    with pytest.raises(ValueError, match="zip"):
+        paper.compare(ROWS[1:], "x", {"vrns_weight": 0}, {"vrns_weight": 30}, same=["batch_size"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "falls", "verdict"),
+    [
+        ([-1.0, -1.1, -0.9], True, "confirmed (3 of 3 pairs; mean difference -1 over 3 seeds, p = 0.0033)"),
+        ([-1.0, -1.1, -0.9], False, "contradicted (0 of 3 pairs; mean difference -1 over 3 seeds, p = 0.0033)"),
+        ([1.0, 1.1, 0.9], False, "confirmed (3 of 3 pairs"),
+        ([1.0, -1.1, 0.9], False, "not decidable at this size (2 of 3 pairs"),
+        ([1.0], False, "not decidable at this size (1 of 1 pairs; mean difference 1 over 1 seeds, p = 1)"),
+        ([0.0, 0.0, 0.0], False, "not decidable at this size (0 of 3 pairs"),
+        ([0.5, 0.5, 0.5], False, "confirmed (3 of 3 pairs; mean difference 0.5 over 3 seeds, p = 0)"),
+    ],
+)
+def test_what_is_said_of_an_effect(seeds, falls, verdict):
+    said = paper.describe_effect("It changes", {k: [x] for k, x in enumerate(seeds)}, falls=falls)
+    assert said.startswith(f"It changes: {verdict}")
+
+
+def test_pairs_of_a_seed_are_one_observation():
+    """Ten equal pairs in each of two seeds decide no more than one in each."""
+    one, ten = ({k: [x] * n for k, x in enumerate((1.0, 1.5))} for n in (1, 10))
+    p = [re.search("p = (.*)[)]", paper.describe_effect("It rises", found))[1] for found in (one, ten)]
+    assert p == ["0.13", "0.13"]
