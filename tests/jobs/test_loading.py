@@ -296,7 +296,7 @@ def empty_all(workdir):
             drop_encoders,
             {},
             UsageError,
-            f"checkpoints/4: expected a checkpoint with a sha256 of the trained encoder, got one without. {OTHER_VERSION}",
+            f"/4: expected a checkpoint with a sha256 of the trained encoder, got one without. {OTHER_VERSION}",
         ),
         (
             write("config.json", '{"colour": 1, "model": {"stem": "small", "depth": 3}}'),
@@ -325,7 +325,7 @@ def test_what_cannot_be_loaded_is_one_line(change, options, kind, message, workd
     with pytest.raises(kind, match=message) as caught:
         contrastive_jax.load(workdir, **options)
     assert caught.type is kind and "\n" not in str(caught.value)
-    if workdir.exists() and (workdir / "checkpoints").exists() and kind is DamagedError and change not in (drop_own, drop_all):
+    if change in (cut_arrays, empty_all):
         assert contrastive_jax.load(workdir, step=2).step == 2
 
 

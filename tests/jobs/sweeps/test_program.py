@@ -211,7 +211,7 @@ def test_the_runs_of_a_sweep_are_runs_for_every_other_program(engine, model, tmp
     show.main([run])
     assert f"\nThe picture is {run}/show/similarity.png." in capsys.readouterr().out
     if model == "mlp":
-        with pytest.raises(UsageError, match="expected a ResNet of this package, .* got an instance of MLP"):
+        with pytest.raises(UsageError, match=r"expected a ResNet of this package, .* got an instance of MLP"):
             export.main([f"--workdir={run}", f"--out={out}.safetensors"])
     else:
         export.main([f"--workdir={run}", f"--out={out}.safetensors"])
