@@ -71,30 +71,25 @@ def info_nce_based(
     """
     _check_kinds("info_nce_based", cross_view, within_view)
     pairs = _pairs.prepare("info_nce_based", u, v, ids, axis_name)
-    options = {
-        "anchor_ids": pairs.ids,
-        "candidate_ids": pairs.ids,
-        "axis_name": axis_name,
-        "implementation": implementation,
-        "precision": precision,
-    }
+    kinds = [*([(0, 1), (1, 0)] if cross_view else []), *([(0, 0), (1, 1)] if within_view else [])]
+    sums = pairwise.totals(
+        phi,
+        [pairs.u, pairs.v],
+        kinds,
+        ids=pairs.ids,
+        offset=-pairs.positive,
+        axis_name=axis_name,
+        implementation=implementation,
+        precision=precision,
+    )
     alone = _pairs.negatives_per_anchor(pairs, ids, axis_name) == 0
-    ones = jnp.ones_like(pairs.positive)
 
-    def one_sided(anchors: jax.Array, same: jax.Array, other: jax.Array) -> jax.Array:
-        # Extra coordinates, which sum to -s_ii, times 1 subtract the anchor's positive from every similarity.
-        minus_positive = pairwise.split_exactly(-pairs.positive, precision)
-        anchors = jnp.column_stack([anchors, *minus_positive])
-        kinds = [
-            jnp.column_stack([x, *[ones] * len(minus_positive)])
-            for x, counts in ((other, cross_view), (same, within_view))
-            if counts
-        ]
-        summed = sum(pairwise.total(phi, anchors, x, **options) for x in kinds)
+    def of_view(view: int) -> jax.Array:
+        summed = sum(y for (anchors, _), y in zip(kinds, sums, strict=True) if anchors == view)
         # psi may be infinite, or have an infinite slope, at the sum of no negatives: it never sees one.
         return jnp.where(alone, 0, psi(jnp.where(alone, 1, summed)))
 
-    return (one_sided(pairs.u, pairs.u, pairs.v) + one_sided(pairs.v, pairs.v, pairs.u)) / 2
+    return (of_view(0) + of_view(1)) / 2
 
 
 @explicit_axes.accept(out_axis=0)
@@ -151,23 +146,20 @@ def independently_additive(
     _check_kinds("independently_additive", cross_view, within_view)
     pairs = _pairs.prepare("independently_additive", u, v, ids, axis_name)
 
-    def sum_of_psi(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
-        return pairwise.total(
-            psi,
-            anchors,
-            candidates,
-            anchor_ids=pairs.ids,
-            candidate_ids=pairs.ids,
-            axis_name=axis_name,
-            implementation=implementation,
-            precision=precision,
-        )
-
+    sums = pairwise.totals(
+        psi,
+        [pairs.u, pairs.v],
+        [*([(0, 1)] if cross_view else []), *([(0, 0), (1, 1)] if within_view else [])],
+        ids=pairs.ids,
+        axis_name=axis_name,
+        implementation=implementation,
+        precision=precision,
+    )
     negatives = jnp.zeros_like(pairs.positive)
     if cross_view:
-        negatives += sum_of_psi(pairs.u, pairs.v)
+        negatives += sums[0]
     if within_view:
-        negatives += (sum_of_psi(pairs.u, pairs.u) + sum_of_psi(pairs.v, pairs.v)) / 2
+        negatives += (sums[-2] + sums[-1]) / 2
     count = jnp.maximum(_pairs.negatives_per_anchor(pairs, ids, axis_name), 1)
     return negatives / count - phi(pairs.positive)
 

@@ -1,9 +1,11 @@
 """Supervised contrastive learning: positives by label."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, pairwise, spmd
@@ -67,46 +69,119 @@ def sup_con(
     scale = _pairs.inverse_temperature("sup_con", temperature, pairs.u.dtype)
     labels = shared.check_ids("losses.sup_con", "labels", labels, pairs.ids.shape)
     instances = _pairs.number_instances("sup_con", len(labels), None, axis_name)
+    groups = _group_instances(labels, None if ids is None else pairs.ids, axis_name)
+    dense = shared.choose_implementation(implementation, 2 * len(labels), 2 * len(labels), axis_name) == "dense"
+    positives, u, v = (_sum_whole if dense else _sum_by_columns)(axis_name, pairs.u, pairs.v, groups)
     others = pairwise.logsumexp_over_views(
-        [pairs.u, pairs.v],
+        [u, v],
         scale=scale,
         ids=instances,
         axis_name=axis_name,
         implementation=implementation,
         precision=precision,
     )
-    # Both views of an instance have its label and its id: sums over instances serve both.
-    sums, instances = _sum_of_positives(pairs.u + pairs.v, labels, None if ids is None else pairs.ids, axis_name)
+    # Both views of an instance have its label and its id: it has as many positives in one as in the other.
+    number = 2 * _sum_of_groups(spmd.gather(jnp.ones_like(pairs.positive), axis_name), groups) - 1
 
-    def one_sided(anchors: jax.Array, others: jax.Array) -> jax.Array:
-        everything = jnp.logaddexp(others, pairs.positive * scale)
-        return everything - pairwise.of_pairs(anchors, sums - anchors) / (2 * instances - 1) * scale
+    def one_sided(others: jax.Array, positives: jax.Array) -> jax.Array:
+        return jnp.logaddexp(others, pairs.positive * scale) - positives / number * scale
 
-    return (one_sided(pairs.u, others[0]) + one_sided(pairs.v, others[1])) / 2
-
-
-def _sum_of_positives(
-    x: jax.Array, labels: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName
-) -> tuple[jax.Array, jax.Array]:
-    """For each of m instances the sum [m, d] of x over those that share its label or its id, and how many they are."""
-    groups = [(1, _sum_of_equals(x, [labels], axis_name))]
-    if ids is not None:  # equal in one or the other: those equal in both were counted twice
-        groups += [(1, _sum_of_equals(x, [ids], axis_name)), (-1, _sum_of_equals(x, [labels, ids], axis_name))]
-    sums, counts = (functools.reduce(jnp.add, [sign * group[i] for sign, group in groups]) for i in (0, 1))
-    return sums, counts
+    return (one_sided(others[0], positives[0]) + one_sided(others[1], positives[1])) / 2
 
 
-def _sum_of_equals(x: jax.Array, keys: list[jax.Array], axis_name: spmd.AxisName) -> tuple[jax.Array, jax.Array]:
-    """For each row of x [n, d] the sum of the rows, of all devices, whose keys equal its own, and their number.
+class Group(NamedTuple):
+    """Who shares a label, an id, or both: each has the number of its group."""
 
-    The rows are sorted by key, so memory stays linear in the number of rows: there is no matrix of who equals whom.
+    numbers: jax.Array  # [m of all devices]
+    mine: jax.Array  # [m]
+
+
+Groups = list[Group]
+Sums = tuple[jax.Array, jax.Array]  # [m] for the anchors u and the anchors v
+# Those who share a label or an id: of both, less those who share both and were counted twice.
+_SIGNS = (1, 1, -1)
+_COLUMNS = 16
+
+
+def _group_instances(labels: jax.Array, ids: jax.Array | None, axis_name: spmd.AxisName) -> Groups:
+    """Groups by label; with ids also by id, and by both: in the order of the signs they count with."""
+    keys = [[labels]] if ids is None else [[labels], [ids], [labels, ids]]
+    return [_group_equals(each, axis_name) for each in keys]
+
+
+def _group_equals(keys: list[jax.Array], axis_name: spmd.AxisName) -> Group:
+    """Groups of the instances, of all devices, whose keys are equal.
+
+    The instances are sorted by key, so memory stays linear in their number: there is no matrix of who equals whom.
     """
-    everyone, keys = spmd.gather(x, axis_name), [spmd.gather(key, axis_name) for key in keys]
-    order = jnp.lexsort(keys)
-    first = sum((jnp.diff(key[order]) != 0).astype(jnp.int32) for key in keys) > 0
+    everyone = [spmd.gather(key, axis_name) for key in keys]
+    order = jnp.lexsort(everyone)
+    first = sum((jnp.diff(key[order]) != 0).astype(jnp.int32) for key in everyone) > 0
     number = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(first, dtype=jnp.int32)])
-    group = jnp.zeros_like(number).at[order].set(number)
-    mine = group[spmd.axis_index(axis_name) * len(x) + jnp.arange(len(x), dtype=jnp.int32)]
-    sums = jax.ops.segment_sum(everyone, group, num_segments=len(group))
-    counts = jax.ops.segment_sum(jnp.ones_like(everyone[:, 0]), group, num_segments=len(group))
-    return sums[mine], counts[mine]
+    numbers, m = jnp.zeros_like(number).at[order].set(number), len(keys[0])
+    return Group(numbers, numbers[spmd.axis_index(axis_name) * m + jnp.arange(m, dtype=jnp.int32)])
+
+
+def _sum_of_groups(x: jax.Array, groups: Groups) -> jax.Array:
+    """For each of m instances the sum of x [m of all devices, ...] over those that share its label or its id."""
+    terms = [
+        sign * jax.ops.segment_sum(x, group.numbers, num_segments=len(x))[group.mine]
+        for sign, group in zip(_SIGNS, groups, strict=False)
+    ]
+    return functools.reduce(jnp.add, terms)
+
+
+def _sum_whole(
+    axis_name: spmd.AxisName, u: jax.Array, v: jax.Array, groups: Groups
+) -> tuple[Sums, jax.Array, jax.Array]:
+    """Each anchor's sum of similarities to its positives; and u and v, as they came."""
+    sums = _sum_of_groups(spmd.gather(u + v, axis_name), groups)
+    of_u, of_v = (pairwise.of_pairs(x, sums - x) for x in (u, v))
+    return (of_u, of_v), u, v
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_by_columns(
+    axis_name: spmd.AxisName, u: jax.Array, v: jax.Array, groups: Groups
+) -> tuple[Sums, jax.Array, jax.Array]:
+    """`_sum_whole` of some columns after others, so that no second array [m, d] is stored.
+
+    The gradient of a further use of the u and v that it returns comes back through it, and it adds its own to that.
+    """
+    return _forward(axis_name, u, v, groups)[0]
+
+
+def _forward(axis_name: spmd.AxisName, u: jax.Array, v: jax.Array, groups: Groups) -> tuple[Any, Any]:
+    def body(i: jax.Array, sums: Sums) -> Sums:
+        more, *_ = _sum_whole(axis_name, _columns(u, i), _columns(v, i), groups)
+        return sums[0] + more[0], sums[1] + more[1]
+
+    zeros, *_ = spmd.vary_alike((jnp.zeros(u.shape[:1], u.dtype), u, v, groups[0].mine))
+    return (lax.fori_loop(0, u.shape[1] // _width(u), body, (zeros, zeros)), u, v), (u, v, groups)
+
+
+def _backward(axis_name: spmd.AxisName, residuals: Any, g: tuple[Sums, jax.Array, jax.Array]) -> tuple[Any, Any, None]:
+    u, v, groups = residuals
+
+    def body(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        _, pull = jax.vjp(lambda u, v: _sum_whole(axis_name, u, v, groups)[0], _columns(u, i), _columns(v, i))
+        du, dv = (
+            lax.dynamic_update_slice_in_dim(x, _columns(x, i) + more, i * _width(x), 1)
+            for x, more in zip(carry, pull(g[0]), strict=True)
+        )
+        return du, dv
+
+    du, dv = lax.fori_loop(0, u.shape[1] // _width(u), body, g[1:])
+    return du, dv, None
+
+
+_sum_by_columns.defvjp(_forward, _backward)
+
+
+def _width(x: jax.Array) -> int:
+    """How many columns of x [m, d] are summed at once: as many as divide d."""
+    return max(width for width in range(1, _COLUMNS + 1) if x.shape[1] % width == 0)
+
+
+def _columns(x: jax.Array, i: jax.Array) -> jax.Array:
+    return lax.dynamic_slice_in_dim(x, i * _width(x), _width(x), 1)

@@ -9,9 +9,9 @@ from contrastive_jax.pairwise._numerics import softplus as softplus
 from contrastive_jax.pairwise._products import PRECISIONS as PRECISIONS
 from contrastive_jax.pairwise._products import Precision as Precision
 from contrastive_jax.pairwise._products import similarities as similarities
-from contrastive_jax.pairwise._products import split_exactly as split_exactly
 from contrastive_jax.pairwise._reductions import logsumexp as logsumexp
 from contrastive_jax.pairwise._reductions import logsumexp_both_ways as logsumexp_both_ways
 from contrastive_jax.pairwise._reductions import logsumexp_over_views as logsumexp_over_views
-from contrastive_jax.pairwise._reductions import total as total
+from contrastive_jax.pairwise._totals import total as total
+from contrastive_jax.pairwise._totals import totals as totals
 from contrastive_jax.pairwise.shared import IMPLEMENTATIONS as IMPLEMENTATIONS

@@ -1,5 +1,7 @@
 """Checks of the arguments that the reductions share, before anything is computed."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,20 @@ def check(
             f"{function}: expected a block_size of at least 1, for implementation 'blockwise' or 'ring', "
             f"got {block_size} with {implementation!r}."
         )
+
+
+def check_views(
+    function: str,
+    views: Sequence[jax.Array],
+    axis_name: spmd.AxisName,
+    implementation: str | None,
+    block_size: int | None,
+) -> None:
+    """`check`, for views of one shape and dtype."""
+    if len({(x.shape, x.dtype) for x in views}) != 1:
+        got = ", ".join(f"{x.dtype} of {x.shape}" for x in views) or "none"
+        raise ValueError(f"{function}: expected one or more views of the same shape [m, d] and dtype, got {got}.")
+    check(function, views[0], views[0], axis_name, implementation, block_size)
 
 
 def check_ids(

@@ -5,7 +5,6 @@ are sharded over its devices and travel round them ("ring"); without one this de
 "pallas", where kernels walk over the tiles).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax import closures, sequential, spmd
+from contrastive_jax import closures, spmd
 from contrastive_jax.closures import Elementwise
-from contrastive_jax.pairwise import _fused, _rectangular, _symmetric, _tiles, _two_way, shared
+from contrastive_jax.pairwise import _fused, _rectangular, _shifts, _symmetric, _tiles, _two_way, shared
 from contrastive_jax.pairwise._products import Algorithm
-from contrastive_jax.pairwise._tiles import Rows
+from contrastive_jax.pairwise._tiles import Constants, Rows, Walk
 
 Ids = jax.Array | None
 
@@ -37,10 +36,10 @@ def logsumexp(
 ) -> jax.Array:
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     scale = _scale_of(scale, anchors, candidates)
-    a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
-    find = _tiles.map_copies(partial(_find_shifts, algorithm, axis_name), axis_name, a.ids, c.ids)
+    a, c = _tiles.vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
+    find = _tiles.map_copies(partial(_shifts.find, algorithm, axis_name), axis_name, a.ids, c.ids)
     shift, alike = find(*lax.stop_gradient((a, c, scale)))
-    y = _sum_tiles(
+    y = _sum_rows(
         _shifted_exp,
         (scale,),
         anchors,
@@ -63,12 +62,14 @@ def logsumexp_over_views(
 ) -> list[jax.Array]:
     """Of each view's rows to those of all views; on one device."""
     scale = _scale_of(scale, *views)
-    blocks = [_vary_alike(_tiles.rows_in_blocks(x, ids, block_size), scale)[0] for x in views]
+    blocks = [_tiles.vary_alike(_tiles.rows_in_blocks(x, ids, block_size), scale)[0] for x in views]
     ids, valid = (jnp.concatenate([getattr(rows, name) for rows in blocks]) for name in ("ids", "valid"))
     x = tuple(rows.x for rows in blocks)
-    find = _tiles.map_copies(partial(_find_shifts_over_views, algorithm), None, ids, ids)
+    find = _tiles.map_copies(partial(_shifts.find_over_views, algorithm), None, ids, ids)
     shift, alike = find(*lax.stop_gradient((x, ids, valid, scale)))
-    y = _symmetric.sum_tiles(_shifted_exp, algorithm, x, (ids, valid, shift, (), alike), (scale,))
+    y, _ = _symmetric.sum_tiles(
+        Walk(_shifted_exp, algorithm), x, _symmetric.Fixed(ids, valid, (), alike), shift, (scale,)
+    )
     return [of_view.reshape(-1)[: len(views[0])] for of_view in jnp.split(_log(y, shift), len(views))]
 
 
@@ -92,20 +93,20 @@ def logsumexp_both_ways(
     candidate_ids = None if candidate_ids is None else spmd.gather(candidate_ids, gathered_over)
     anchors, candidates = _vary_over(axis_name, anchors, candidates)
     scale = _scale_of(scale, anchors, candidates)
-    a, c = _vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
-    find: Callable[..., Any] = partial(_find_shifts_both_ways, algorithm, axis_name, gathered_over)
+    a, c = _tiles.vary_alike(*_tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size))
+    find: Callable[..., Any] = partial(_shifts.find_both_ways, algorithm, axis_name, gathered_over)
     if gathered_over is None:
         find = _tiles.map_copies(find, axis_name, a.ids, c.ids)
     shifts, alike = find(*lax.stop_gradient((a, c, scale)))
-    a, c, shifts = _vary_alike(a, c, shifts)
-    fixed = _two_way.Fixed(a.ids, a.valid, c.ids, c.valid, shifts, alike)
+    a, c, shifts = _tiles.vary_alike(a, c, shifts)
     if fused:
         _fused.check(algorithm, (anchors, candidates), ())
         tiles = _fused.Fixed(*_fused.flat(a, shifts[0]), *_fused.flat(c, shifts[1]), alike=alike)
         options = _fused.Options("both", algorithm)
         sums = _fused.sum_tiles(partial(_shifted_exp, ()), options, a.x, c.x, tiles, (scale,))
     else:
-        sums = _two_way.sum_tiles(_shifted_exp, algorithm, axis_name, a.x, c.x, fixed, (scale,))
+        fixed = _two_way.Fixed(a.ids, a.valid, c.ids, c.valid, (), alike)
+        sums, *_ = _two_way.sum_tiles(Walk(_shifted_exp, algorithm, axis_name), a.x, c.x, fixed, shifts, (scale,))
     y, z = (x.reshape(-1)[: len(rows)] for x, rows in zip(sums, (anchors, candidates), strict=True))
     y_shift, z_shift = (x.reshape(-1)[: len(rows)] for x, rows in zip(shifts, (anchors, candidates), strict=True))
     if gathered_over is not None:
@@ -131,7 +132,7 @@ def sum_over_negatives(
     sides = [_tiles.side(len(x), block_size) for x in (anchors, candidates)]
     tile = spmd.vary_alike((jnp.zeros(sides, dtype), anchors, candidates))[0]
     of_tile, constants, others = _without_closure(fn, tile)
-    return _sum_tiles(
+    return _sum_rows(
         of_tile,
         constants,
         anchors,
@@ -146,6 +147,81 @@ def sum_over_negatives(
         block_size=block_size,
         fused=fused,
     )
+
+
+def totals(
+    fn: Elementwise,
+    views: Sequence[jax.Array],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    ids: jax.Array,
+    offset: jax.Array | None,
+    algorithm: Algorithm,
+    axis_name: spmd.AxisName,
+    travel: bool,
+    block_size: int,
+) -> list[jax.Array]:
+    """For each (a, b) of `pairs`, of view a's rows over view b's; `travel`: on a ring, instead of gathering views.
+
+    Each walk hands the rows on to the next one, so that all of them add to one gradient of a view.
+    """
+    gathered_over, axis_name = (None, axis_name) if travel else (axis_name, None)
+    shift = jnp.zeros(ids.shape, shared.accumulation_dtype(views[0].dtype)) if offset is None else offset
+    rows: Any = [_tiles.rows_in_blocks(x, ids, block_size) for x in _vary_over(axis_name, *views)]
+    columns: Any = None
+    if gathered_over is not None:
+        all_ids = spmd.gather(ids, gathered_over)
+        columns = [_tiles.rows_in_blocks(spmd.gather(x, gathered_over), all_ids, block_size) for x in views]
+    rows, columns, shift = _tiles.vary_alike(rows, columns, shared.fill_blocks(shift, rows[0].ids.shape[1]))
+    columns = rows if columns is None else columns
+    tile = spmd.vary_alike((jnp.zeros([part[0].ids.shape[1] for part in (rows, columns)], shift.dtype), shift))[0]
+    of_tile, constants, others = _without_closure(fn, tile)
+    walk = Walk(of_tile, algorithm, axis_name, offsets=offset is not None)
+    found: dict[tuple[int, int], jax.Array] = {}
+    for a, b in pairs:
+        if (a, b) not in found:
+            kind = _kind_of(a, b, pairs, gathered_over, axis_name)
+            sums, rows_of_a, columns[b] = _sum_tiles(kind, walk, rows[a], columns[b], others, shift, None, constants)
+            rows[a] = rows_of_a  # after the columns, which may be the same
+            found |= zip(((a, b), (b, a)), sums, strict=False)
+    return [found[pair].reshape(-1)[: len(ids)] for pair in pairs]
+
+
+def _kind_of(
+    a: int, b: int, pairs: Sequence[tuple[int, int]], gathered_over: spmd.AxisName, axis_name: spmd.AxisName
+) -> _fused.Kind:
+    """The walk for one of `pairs`. Gathered columns are others than the rows, and have tiles of another shape."""
+    if gathered_over is not None or (a == b and axis_name is not None):
+        return "rows"
+    return "symmetric" if a == b else "both" if (b, a) in pairs else "rows"
+
+
+def _sum_tiles(
+    kind: _fused.Kind,
+    walk: Walk,
+    a: Rows,
+    c: Rows,
+    others: tuple[jax.Array, ...],
+    shift: jax.Array,
+    alike: jax.Array | None,
+    constants: Constants,
+) -> tuple[tuple[jax.Array, ...], Rows, Rows]:
+    """The sums of a walk [blocks, size], of its columns too for "both"; and its rows and columns, as they came.
+
+    With fn of the walk, y_i is the sum over the negatives j of i of fn(others, s_ij, shift_i, *constants). Others have
+    no gradient, shifts only as offsets. `alike`: whether all shifts are, None if they are known to be.
+    """
+    masks = a.ids, a.valid, c.ids, c.valid
+    if kind == "symmetric":
+        fixed = _symmetric.Fixed(a.ids, a.valid, others, alike)
+        y, (ax,) = _symmetric.sum_tiles(walk, (a.x,), fixed, shift, constants)
+        return (y,), a._replace(x=ax), a._replace(x=ax)
+    if kind == "both":
+        of_both = _two_way.Fixed(*masks, others, alike)
+        sums, ax, cx = _two_way.sum_tiles(walk, a.x, c.x, of_both, (shift, shift), constants)
+        return sums, a._replace(x=ax), c._replace(x=cx)
+    y, ax, cx = _rectangular.sum_tiles(walk, a.x, c.x, _rectangular.Fixed(*masks, others), shift, constants)
+    return (y,), a._replace(x=ax), c._replace(x=cx)
 
 
 def _without_closure(
@@ -190,76 +266,7 @@ def _is_symmetric(anchors: jax.Array, candidates: jax.Array, anchor_ids: Ids, ca
     return anchors is candidates and anchor_ids is candidate_ids and anchor_ids is not None
 
 
-def _need_no_shift(
-    anchors: tuple[jax.Array, ...], candidates: tuple[jax.Array, ...], scale: jax.Array, axis_name: spmd.AxisName
-) -> jax.Array:
-    """Whether exp of every scaled similarity, and a sum of 10^7 of them, are far from the limits of their dtype.
-
-    All devices agree: they must take the same branch, and have the same shifts for the columns that they share.
-    """
-    bound = jnp.abs(scale) * _greatest_norm(anchors) * _greatest_norm(candidates)
-    return spmd.pmax(bound, axis_name) <= math.log(float(jnp.finfo(scale.dtype).max)) - 18
-
-
-def _greatest_norm(views: tuple[jax.Array, ...]) -> jax.Array:
-    x = [x.astype(shared.accumulation_dtype(x.dtype)) for x in views]
-    return jnp.sqrt(jnp.max(jnp.stack([jnp.max(jnp.sum(x * x, axis=-1)) for x in x])))
-
-
-def _find_shifts(
-    algorithm: Algorithm, axis_name: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """What to take off the exponents of each anchor [blocks, size], and whether that is 0 for all."""
-
-    def maxima() -> tuple[jax.Array]:
-        masks = (a.ids, a.valid, c.ids, c.valid)
-        return (_rectangular.greatest(algorithm, axis_name, a.x, c.x, masks, scale),)
-
-    (shift,), alike = _zero_or(maxima, _need_no_shift((a.x,), (c.x,), scale, axis_name), a, c)
-    return shift, alike
-
-
-def _find_shifts_over_views(
-    algorithm: Algorithm, views: tuple[jax.Array, ...], ids: jax.Array, valid: jax.Array, scale: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    def maxima() -> tuple[jax.Array]:
-        x = jnp.concatenate(views)
-        return (_rectangular.greatest(algorithm, None, x, x, (ids, valid, ids, valid), scale),)
-
-    (shift,), alike = _zero_or(maxima, _need_no_shift(views, views, scale, None), views, ids)
-    return shift, alike
-
-
-def _find_shifts_both_ways(
-    algorithm: Algorithm, axis_name: spmd.AxisName, gathered_over: spmd.AxisName, a: Rows, c: Rows, scale: jax.Array
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """What to take off the exponents of each anchor and of each candidate, and whether that is 0 for all."""
-
-    def maxima() -> tuple[jax.Array, jax.Array]:
-        y, z = _two_way.greatest(algorithm, axis_name, a.x, c.x, (a.ids, a.valid, c.ids, c.valid), scale)
-        return y, spmd.pmax(z, gathered_over)
-
-    everywhere = gathered_over if axis_name is None else axis_name
-    return _zero_or(maxima, _need_no_shift((a.x,), (c.x,), scale, everywhere), a, c)
-
-
-def _zero_or(
-    maxima: Callable[[], tuple[jax.Array, ...]], alike: jax.Array, *like: Any
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Zeros if `alike`, else the maxima of the rows: 0 for one without a negative."""
-    alike = sequential.all_agree(alike)
-
-    def shifts() -> tuple[jax.Array, ...]:
-        return tuple(jnp.where(jnp.isneginf(peaks), 0, peaks) for peaks in maxima())
-
-    def marked(fn: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: _vary_alike(fn(), like)[0]
-
-    zeros = [jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(shifts)]
-    return lax.cond(alike, marked(lambda: tuple(zeros)), marked(shifts)), alike
-
-
-def _sum_tiles(
+def _sum_rows(
     fn: _tiles.Function,
     constants: tuple[jax.Array, ...],
     anchors: jax.Array,
@@ -281,18 +288,10 @@ def _sum_tiles(
     """
     symmetric = axis_name is None and _is_symmetric(anchors, candidates, anchor_ids, candidate_ids)
     a, c = _tiles.in_blocks(anchors, candidates, anchor_ids, candidate_ids, block_size)
-    a, c, shift = _vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
+    a, c, shift = _tiles.vary_alike(a, c, shared.fill_blocks(shift, a.ids.shape[1]))
     if fused:
         _fused.check(algorithm, (anchors, candidates), (*constants, *others))
         return _fused.sum_rows(partial(fn, others), constants, a, c, shift, alike, algorithm, symmetric)[: len(anchors)]
-    if symmetric:
-        y = _symmetric.sum_tiles(fn, algorithm, (a.x,), (a.ids, a.valid, shift, others, alike), constants)
-    else:
-        fixed = (a.ids, a.valid, c.ids, c.valid, shift, others)
-        y = _rectangular.sum_tiles(fn, algorithm, axis_name, a.x, c.x, fixed, constants)
+    kind: _fused.Kind = "symmetric" if symmetric else "rows"
+    (y,), *_ = _sum_tiles(kind, Walk(fn, algorithm, axis_name), a, c, others, shift, alike, constants)
     return y.reshape(-1)[: len(anchors)]
-
-
-def _vary_alike(*trees: Any) -> Any:
-    leaves, structure = jax.tree.flatten(trees)
-    return jax.tree.unflatten(structure, spmd.vary_alike(leaves))

@@ -74,8 +74,10 @@ def sum_over_negatives(
     anchor_ids: jax.Array | None,
     candidate_ids: jax.Array | None,
     algorithm: _products.Algorithm,
+    offset: jax.Array | None = None,
 ) -> jax.Array:
     values = _products.inner(anchors, candidates, algorithm)
+    values = values if offset is None else values + offset[:, None]
     mask = _are_negatives(anchor_ids, candidate_ids, values.shape)
     # fn may be infinite, or have an infinite slope, at the similarity of an excluded pair: it never sees one.
     values = fn(jnp.where(mask, values, 0))

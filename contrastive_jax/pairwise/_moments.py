@@ -13,7 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, sequential, spmd
-from contrastive_jax.pairwise import _arguments, _products, _reductions, shared
+from contrastive_jax.pairwise import _arguments, _products, _totals, shared
 from contrastive_jax.pairwise._products import Algorithm, Precision
 
 _CHUNK = 4096  # rows of one product: the products are summed, so that float32 stays exact for a million rows
@@ -109,7 +109,7 @@ def moments(
     def compare() -> list[jax.Array]:
         options: dict[str, Any] = {"anchor_ids": ids[0], "candidate_ids": ids[1], "axis_name": axis_name}
         functions = (lambda s: s - shift), (lambda s: jnp.square(s - shift))
-        sums = [_reductions.total(fn, anchors, candidates, precision=precision, **options) for fn in functions]
+        sums = [_totals.total(fn, anchors, candidates, precision=precision, **options) for fn in functions]
         return spmd.vary_alike([*sums, anchors, candidates])[:2]
 
     total, squares = lax.cond(sequential.all_agree(agreed), subtract, compare)

@@ -110,9 +110,18 @@ def transposed_times(ds: jax.Array, x: jax.Array, algorithm: Algorithm) -> jax.A
     return lax.optimization_barrier(product).T  # without the barrier XLA makes it ds.T @ x again
 
 
-def split_exactly(x: jax.Array, precision: Precision) -> list[jax.Array]:
-    """Arrays that sum to x and that no precision rounds: x itself for "highest", else three parts of 8 bits each."""
-    if precision == "highest" or x.dtype == jnp.float64:
+def with_offset(
+    anchors: jax.Array, candidates: jax.Array, offset: jax.Array, algorithm: Algorithm
+) -> tuple[jax.Array, jax.Array]:
+    """Rows whose similarities are those of the given ones, with each anchor's offset [m] added: more coordinates."""
+    parts = _split_exactly(offset, algorithm)
+    ones = jnp.ones((len(candidates), len(parts)), candidates.dtype)
+    return jnp.column_stack([anchors, *parts]), jnp.column_stack([candidates, ones])
+
+
+def _split_exactly(x: jax.Array, algorithm: Algorithm) -> list[jax.Array]:
+    """Arrays that sum to x and that no precision rounds: x itself for the highest, else three parts of 8 bits each."""
+    if algorithm == lax.Precision.HIGHEST or x.dtype == jnp.float64:
         return [x]
     parts, rest = [], lax.stop_gradient(x)
     for _ in range(3):

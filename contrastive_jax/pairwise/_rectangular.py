@@ -5,7 +5,7 @@ candidates travel round the devices: a device holds its own rows and at most two
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,122 +13,102 @@ import jax.numpy as jnp
 from contrastive_jax import spmd
 from contrastive_jax.pairwise import _products, _tiles
 from contrastive_jax.pairwise._products import Algorithm
-from contrastive_jax.pairwise._tiles import Function, Rows
-from contrastive_jax.spmd import AxisName
-
-# Ids and validity of the anchors, and of the candidates, shifts, and what a function takes first; not differentiated.
-Fixed = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, tuple[jax.Array, ...]]
-Constants = tuple[jax.Array, ...]
-Residuals = tuple[jax.Array, jax.Array, Fixed, Constants]
+from contrastive_jax.pairwise._tiles import Constants, Rows, Walk
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def sum_tiles(
-    fn: Function,
-    algorithm: Algorithm,
-    axis_name: AxisName,
-    ax: jax.Array,
-    cx: jax.Array,
-    fixed: Fixed,
-    constants: Constants,
-) -> jax.Array:
-    """Sums [blocks, size] for anchors ax and candidates cx, filled up to whole blocks."""
-    return _forward(fn, algorithm, axis_name, ax, cx, fixed, constants)[0]
+class Fixed(NamedTuple):
+    """What is not differentiated."""
+
+    a_ids: jax.Array
+    a_valid: jax.Array
+    c_ids: jax.Array
+    c_valid: jax.Array
+    others: tuple[jax.Array, ...]  # what the function takes first
+
+
+Sums = tuple[jax.Array, jax.Array, jax.Array]  # [blocks, size]; anchors and candidates, as they came
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def sum_tiles(walk: Walk, ax: jax.Array, cx: jax.Array, fixed: Fixed, shift: jax.Array, constants: Constants) -> Sums:
+    """Sums [blocks, size] for anchors ax and candidates cx, filled up to whole blocks.
+
+    Both are returned as they came, see `_tiles.resume`.
+    """
+    return _forward(walk, ax, cx, fixed, shift, constants)[0]
 
 
 def _forward(
-    fn: Function,
-    algorithm: Algorithm,
-    axis_name: AxisName,
-    ax: jax.Array,
-    cx: jax.Array,
-    fixed: Fixed,
-    constants: Constants,
-) -> tuple[jax.Array, Residuals]:
-    y = _tiles.map_copies(partial(_sum, fn, algorithm, axis_name), axis_name, fixed[0], fixed[2])(
-        ax, cx, fixed, constants
-    )
-    return y, (ax, cx, fixed, constants)
+    walk: Walk, ax: jax.Array, cx: jax.Array, fixed: Fixed, shift: jax.Array, constants: Constants
+) -> tuple[Sums, Any]:
+    of_copies = _tiles.map_copies(partial(_sum, walk), walk.axis_name, fixed.a_ids, fixed.c_ids)
+    return (of_copies(ax, cx, fixed, shift, constants), ax, cx), (ax, cx, fixed, shift, constants)
 
 
-def _backward(
-    fn: Function, algorithm: Algorithm, axis_name: AxisName, residuals: Residuals, g: jax.Array
-) -> tuple[jax.Array, jax.Array, Any, Constants]:
-    ax, cx, fixed, constants = residuals
-    da, dc, dk = _tiles.map_copies(partial(_pull, fn, algorithm, axis_name), axis_name, fixed[0], fixed[2])(
-        ax, cx, fixed, constants, g
-    )
-    return da, dc, _tiles.no_gradient(fixed), dk
+def _backward(walk: Walk, residuals: Any, g: Sums) -> tuple[jax.Array, jax.Array, Any, jax.Array, Constants]:
+    ax, cx, fixed, shift, constants = residuals
+    of_copies = _tiles.map_copies(partial(_pull, walk), walk.axis_name, fixed.a_ids, fixed.c_ids)
+    da, dc, d_shift, dk = of_copies(ax, cx, fixed, shift, constants, g)
+    return da, dc, _tiles.no_gradient(fixed), d_shift, dk
 
 
 sum_tiles.defvjp(_forward, _backward)
 
 
-def _sum(
-    fn: Function,
-    algorithm: Algorithm,
-    axis_name: AxisName,
-    ax: jax.Array,
-    cx: jax.Array,
-    fixed: Fixed,
-    constants: Constants,
-) -> jax.Array:
-    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
-    fn = partial(fn, others)
-
-    rows = Rows(ax, a_ids, a_valid)
+def _sum(walk: Walk, ax: jax.Array, cx: jax.Array, fixed: Fixed, shift: jax.Array, constants: Constants) -> jax.Array:
+    walk, rows = _tiles.bind(walk, fixed.others), Rows(ax, fixed.a_ids, fixed.a_valid)
 
     def of_shard(y: jax.Array, shard: tuple[jax.Array, jax.Array]) -> jax.Array:
-        columns = Rows(*shard, c_valid)
+        columns = Rows(*shard, fixed.c_valid)
 
         def body(y: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
             a, c = _tiles.block(rows, i), _tiles.block(columns, j)
-            of_tile = _tiles.values(fn, a, c, _tiles.entry(shift, i))(_tiles.similarities(a, c, algorithm), constants)
+            s = _tiles.similarities(a, c, walk.algorithm)
+            of_tile = _tiles.values(walk, a, c)(s, _tiles.entry(shift, i), constants)
             return _tiles.add_to_entry(y, i, jnp.sum(of_tile, axis=1))
 
-        return _tiles.over_all(body, y, a_ids, c_ids)
+        return _tiles.over_all(body, y, fixed.a_ids, fixed.c_ids)
 
-    return spmd.ring(of_shard, jnp.zeros_like(shift), (cx, c_ids), axis_name)
+    return spmd.ring(of_shard, jnp.zeros_like(shift), (cx, fixed.c_ids), walk.axis_name)
 
 
 def _pull(
-    fn: Function,
-    algorithm: Algorithm,
-    axis_name: AxisName,
-    ax: jax.Array,
-    cx: jax.Array,
-    fixed: Fixed,
-    constants: Constants,
-    g: jax.Array,
-) -> tuple[jax.Array, jax.Array, Constants]:
-    a_ids, a_valid, c_ids, c_valid, shift, others = fixed
-    fn = partial(fn, others)
-    rows = Rows(ax, a_ids, a_valid)
+    walk: Walk, ax: jax.Array, cx: jax.Array, fixed: Fixed, shift: jax.Array, constants: Constants, g: Sums
+) -> tuple[jax.Array, jax.Array, jax.Array, Constants]:
+    walk, rows = _tiles.bind(walk, fixed.others), Rows(ax, fixed.a_ids, fixed.a_valid)
+    of_sums, *before = g
 
     def of_shard(carry: Any, shard: tuple[jax.Array, jax.Array]) -> Any:
-        columns = Rows(*shard, c_valid)
+        columns = Rows(*shard, fixed.c_valid)
 
         def body(carry: Any, i: jax.Array, j: jax.Array) -> Any:
-            da, dc, dk = carry
+            da, dc, d_shift, dk = carry
             a, c = _tiles.block(rows, i), _tiles.block(columns, j)
-            s, of_rows = _tiles.similarities(a, c, algorithm), _tiles.entry(g, i)[:, None]
-            ds, more = _tiles.pull(fn, a, c, _tiles.entry(shift, i), constants, s, of_rows)
-            da = _tiles.add_to_block(da, i, _products.times(ds, c.x, algorithm))
-            return da, _tiles.add_to_block(dc, j, _products.transposed_times(ds, a.x, algorithm)), _tiles.add(dk, more)
+            s, of_rows = _tiles.similarities(a, c, walk.algorithm), _tiles.entry(of_sums, i)[:, None]
+            ds, more_shift, more = _tiles.pull(walk, a, c, _tiles.entry(shift, i), constants, s, of_rows)
+            da = _tiles.add_to_block(da, i, _products.times(ds, c.x, walk.algorithm))
+            dc = _tiles.add_to_block(dc, j, _products.transposed_times(ds, a.x, walk.algorithm))
+            return da, dc, _tiles.add_to_shift(walk, d_shift, i, more_shift), _tiles.add(dk, more)
 
-        da, dc, dk = carry
+        da, dc, d_shift, dk = carry
         # The sums for a shard's rows travel one turn behind the shard, so that nothing below waits for them.
-        return _tiles.over_all(body, (da, spmd.rotate(dc, axis_name), dk), a_ids, c_ids)
+        dc = spmd.rotate(dc, walk.axis_name)
+        return _tiles.over_all(body, (da, dc, d_shift, dk), fixed.a_ids, fixed.c_ids)
 
-    start = (_tiles.zeros(ax, g), _tiles.zeros(cx, g), tuple(jnp.zeros_like(k) for k in constants))
-    da, dc, dk = spmd.ring(of_shard, start, (cx, c_ids), axis_name)
-    dc = spmd.rotate(dc, axis_name)  # back to the device they belong to
-    return da.astype(ax.dtype), dc.astype(cx.dtype), dk
+    a_before, c_before = _tiles.resume(of_sums, *before)
+    start = (
+        a_before,
+        _tiles.send_out(walk, c_before),
+        jnp.zeros_like(shift),
+        tuple(jnp.zeros_like(k) for k in constants),
+    )
+    da, dc, d_shift, dk = spmd.ring(of_shard, start, (cx, fixed.c_ids), walk.axis_name)
+    return da.astype(ax.dtype), _tiles.bring_back(walk, dc, c_before).astype(cx.dtype), d_shift, dk
 
 
 def greatest(
     algorithm: Algorithm,
-    axis_name: AxisName,
+    axis_name: spmd.AxisName,
     ax: jax.Array,
     cx: jax.Array,
     masks: tuple[jax.Array, ...],

@@ -1,4 +1,4 @@
-"""The public reductions: check the arguments, gather the candidates, choose an implementation."""
+"""The public log-sum-exps: check the arguments, gather the candidates, choose an implementation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from contrastive_jax import explicit_axes, spmd
-from contrastive_jax.closures import Elementwise
 from contrastive_jax.pairwise import _arguments, _blockwise, _dense, _fused, _products, shared
 from contrastive_jax.pairwise._products import Precision
 
@@ -66,7 +65,7 @@ def logsumexp(
       >>> pairwise.logsumexp(anchors, anchors, anchor_ids=jnp.arange(3), candidate_ids=jnp.arange(3))
       Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
     """
-    engine, candidates, options = _prepare(
+    engine, candidates, options = prepare(
         "pairwise.logsumexp",
         anchors,
         candidates,
@@ -121,10 +120,7 @@ def logsumexp_over_views(
       Array([1.3862944, 1.3862944, 1.3862944], dtype=float32)
     """
     function = "pairwise.logsumexp_over_views"
-    if len({(x.shape, x.dtype) for x in views}) != 1:
-        got = ", ".join(f"{x.dtype} of {x.shape}" for x in views) or "none"
-        raise ValueError(f"{function}: expected one or more views of the same shape [m, d] and dtype, got {got}.")
-    _arguments.check(function, views[0], views[0], axis_name, implementation, block_size)
+    _arguments.check_views(function, views, axis_name, implementation, block_size)
     ids = shared.check_ids(function, "ids", ids, views[0].shape[:1])
     algorithm = _products.resolve(function, precision, views[0])
     rows, size = len(views) * len(views[0]), block_size or shared.block_size()
@@ -219,72 +215,6 @@ def logsumexp_both_ways(
     return _dense.logsumexp(anchors, everyone[1], **y), _dense.logsumexp(candidates, everyone[0], **z)
 
 
-@explicit_axes.accept(out_axis=0)
-def total(
-    fn: Elementwise,
-    anchors: jax.Array,
-    candidates: jax.Array,
-    *,
-    anchor_ids: ArrayLike | None = None,
-    candidate_ids: ArrayLike | None = None,
-    axis_name: spmd.AxisName = None,
-    implementation: str | None = None,
-    block_size: int | None = None,
-    precision: Precision = "highest",
-) -> jax.Array:
-    r"""Sum over each anchor's negatives of a function of the similarity.
-
-    .. math:: y_i = \sum_{j : \mathrm{id}_j \ne \mathrm{id}_i} \mathrm{fn}(a_i^\top c_j)
-
-    Args:
-      fn: elementwise function of the similarity; it may close over traced arrays of any dtype. It is never
-        shown an excluded pair.
-      anchors: [m, d], any float dtype; used as they are (see `normalize`).
-      candidates: [n, d]. Under `axis_name`, each device's own part of them.
-      anchor_ids: [m] int instance ids of the anchors.
-      candidate_ids: [n] int instance ids of the candidates; a candidate with the id of an anchor is not its negative.
-        Without ids every candidate is a negative.
-      axis_name: compare against the candidates of all devices along this mapped axis.
-      implementation: `"dense"` stores the [m, n] matrix. `"blockwise"` computes it tile by tile, and again in the
-        backward pass: memory is linear in m and n, and where anchors and candidates (and their ids) are the same array
-        it takes half the products. `"ring"` needs an axis name and gathers nothing: the candidates travel round the
-        devices while tiles are computed, so a device's memory is linear in its own m and n. Neither blockwise nor ring
-        supports forward-mode differentiation; their second reverse-mode derivative is exact but stores every tile.
-        `vmap` computes large copies of a blockwise reduction one after the other, dense ones side by side. `"pallas"`
-        walks over the tiles in kernels of its own on an NVIDIA GPU, in memory linear in m and n. Its operands are
-        bfloat16: two parts of each float32 for "high" and "default", three for "highest", one for BF16_BF16_F32; up to
-        128 dimensions, 512 in one part. It has one derivative, in reverse mode.
-        None chooses dense up to 2^20 entries [m, n of all devices], 2^24 on GPUs; beyond that ring, where each device
-        has at least a tile of candidates, else blockwise.
-      block_size: the largest number of rows and columns of a tile, for blockwise and ring. Default: 1024, 4096 on GPUs.
-      precision: of the products, see `similarities`.
-
-    Returns:
-      [m] float32 (float64 for float64 input); 0 for an anchor without a negative.
-
-    Raises:
-      ValueError: as `logsumexp`.
-
-    Example:
-      >>> pairwise.total(jnp.square, jnp.eye(2), jnp.ones((3, 2)))
-      Array([3., 3.], dtype=float32)
-    """
-    if implementation is None:  # the kernels take no function that closes over arrays
-        implementation = shared.choose_implementation(None, len(anchors), len(candidates), axis_name)
-    engine, candidates, options = _prepare(
-        "pairwise.total",
-        anchors,
-        candidates,
-        anchor_ids,
-        candidate_ids,
-        axis_name,
-        implementation,
-        block_size,
-        precision,
-    )
-    return engine.sum_over_negatives(fn, anchors, candidates, **options)
-
-
 def _choose(
     implementation: str | None,
     m: int,
@@ -300,7 +230,7 @@ def _choose(
     )
 
 
-def _prepare(
+def prepare(
     function: str,
     anchors: jax.Array,
     candidates: jax.Array,

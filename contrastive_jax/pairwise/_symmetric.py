@@ -6,7 +6,7 @@ be those of several views, which are never joined into one array: that would be 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,60 +14,59 @@ import numpy as np
 from jax import lax
 
 from contrastive_jax.pairwise import _products, _tiles
-from contrastive_jax.pairwise._products import Algorithm
-from contrastive_jax.pairwise._tiles import Function, Rows
+from contrastive_jax.pairwise._tiles import Constants, Rows, Walk
 
-# Ids, validity, shifts, what a function takes first, and whether all shifts are alike (None: they are known to be).
-Fixed = tuple[jax.Array, jax.Array, jax.Array, tuple[jax.Array, ...], jax.Array | None]
-Constants = tuple[jax.Array, ...]
 Views = tuple[jax.Array, ...]  # [blocks * size, d] each, of one shape
-Residuals = tuple[Views, Fixed, Constants]
+Sums = tuple[jax.Array, Views]  # [blocks, size]; the views, as they came
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def sum_tiles(fn: Function, algorithm: Algorithm, views: Views, fixed: Fixed, constants: Constants) -> jax.Array:
-    """Sums [blocks, size] for the rows of all views, each filled up to whole blocks."""
-    return _forward(fn, algorithm, views, fixed, constants)[0]
+class Fixed(NamedTuple):
+    """What is not differentiated."""
+
+    ids: jax.Array
+    valid: jax.Array
+    others: tuple[jax.Array, ...]  # what the function takes first
+    alike: jax.Array | None  # whether all shifts are; None: they are known to be, unless they are offsets
 
 
-def _forward(
-    fn: Function, algorithm: Algorithm, views: Views, fixed: Fixed, constants: Constants
-) -> tuple[jax.Array, Residuals]:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def sum_tiles(walk: Walk, views: Views, fixed: Fixed, shift: jax.Array, constants: Constants) -> Sums:
+    """Sums [blocks, size] for the rows of all views, each filled up to whole blocks; and these, see `_tiles.resume`."""
+    return _forward(walk, views, fixed, shift, constants)[0]
+
+
+def _forward(walk: Walk, views: Views, fixed: Fixed, shift: jax.Array, constants: Constants) -> tuple[Sums, Any]:
     # The branch is inside the custom rule, so that either way only the rows themselves are stored.
-    y = _tiles.map_copies(partial(_choose, partial(_sum, fn, algorithm)), None, fixed[0], fixed[0])(
-        views, fixed, constants
-    )
-    return y, (views, fixed, constants)
+    by_either = partial(_choose, walk, _sum)
+    y = _tiles.map_copies(by_either, None, fixed.ids, fixed.ids)(views, fixed, shift, constants)
+    return (y, views), (views, fixed, shift, constants)
 
 
-def _backward(fn: Function, algorithm: Algorithm, residuals: Residuals, g: jax.Array) -> tuple[Views, Any, Constants]:
-    views, fixed, constants = residuals
-    by_either = partial(_choose, partial(_pull, fn, algorithm))
-    dx, dk = _tiles.map_copies(by_either, None, fixed[0], fixed[0])(views, fixed, constants, g)
-    return dx, _tiles.no_gradient(fixed), dk
+def _backward(walk: Walk, residuals: Any, g: Sums) -> tuple[Views, Any, jax.Array, Constants]:
+    views, fixed, shift, constants = residuals
+    by_either = partial(_choose, walk, _pull)
+    dx, d_shift, dk = _tiles.map_copies(by_either, None, fixed.ids, fixed.ids)(views, fixed, shift, constants, g)
+    return dx, _tiles.no_gradient(fixed), d_shift, dk
 
 
 sum_tiles.defvjp(_forward, _backward)
 
 
-def _choose(fn: Callable[..., Any], views: Views, fixed: Fixed, *arrays: Any) -> Any:
-    return _tiles.choose(fn, fixed[-1], views, fixed, *arrays)
+def _choose(walk: Walk, fn: Callable[..., Any], views: Views, fixed: Fixed, *arrays: Any) -> Any:
+    return _tiles.choose_by_shifts(_tiles.bind(walk, fixed.others), fn, fixed.alike, views, fixed, *arrays)
 
 
-def _sum(
-    fn: Function, algorithm: Algorithm, views: Views, fixed: Fixed, constants: Constants, *, alike: bool
-) -> jax.Array:
-    ids, valid, shift, others, _ = fixed
-    fn = partial(fn, others)
+def _sum(walk: Walk, views: Views, fixed: Fixed, shift: jax.Array, constants: Constants, *, alike: bool) -> jax.Array:
     if len(shift) == 1:  # it holds the pairs in both orders
-        a = Rows(views[0], ids[0], valid[0])
-        return jnp.sum(_tiles.values(fn, a, a, shift[0])(_tiles.similarities(a, a, algorithm), constants), axis=1)[None]
+        a = _block(views, fixed, jnp.int32(0))
+        of_tile = _tiles.values(walk, a, a)(_tiles.similarities(a, a, walk.algorithm), shift[0], constants)
+        return jnp.sum(of_tile, axis=1)[None]
 
     def body(y: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
-        a, c = _block(views, ids, valid, i), _block(views, ids, valid, j)
-        s = _tiles.similarities(a, c, algorithm)
-        of_rows = lax.optimization_barrier(_tiles.values(fn, a, c, _tiles.entry(shift, i))(s, constants))
-        of_columns = of_rows.T if alike else _tiles.values(fn, c, a, _tiles.entry(shift, j))(s.T, constants)
+        a, c = _block(views, fixed, i), _block(views, fixed, j)
+        s = _tiles.similarities(a, c, walk.algorithm)
+        of_rows = lax.optimization_barrier(_tiles.values(walk, a, c)(s, _tiles.entry(shift, i), constants))
+        of_columns = of_rows.T if alike else _tiles.values(walk, c, a)(s.T, _tiles.entry(shift, j), constants)
         y = _tiles.add_to_entry(y, i, jnp.sum(of_rows, axis=1))
         return _tiles.add_to_entry(y, j, jnp.where(i == j, 0, jnp.sum(of_columns, axis=1)))
 
@@ -75,37 +74,41 @@ def _sum(
 
 
 def _pull(
-    fn: Function, algorithm: Algorithm, views: Views, fixed: Fixed, constants: Constants, g: jax.Array, *, alike: bool
-) -> tuple[Views, Constants]:
-    ids, valid, shift, others, _ = fixed
-    fn = partial(fn, others)
-    if len(g) == 1:
-        only = _tiles.Block(Rows(views[0], ids[0], valid[0]), shift[0], g[0])
-        ds, dk = _tiles.pull_both_ways(fn, algorithm, only, only, constants, alike)
-        return (_products.times(ds, views[0], algorithm).astype(views[0].dtype),), tuple(k / 2 for k in dk)
+    walk: Walk, views: Views, fixed: Fixed, shift: jax.Array, constants: Constants, g: Sums, *, alike: bool
+) -> tuple[Views, jax.Array, Constants]:
+    of_sums, before = g[0], _tiles.resume(g[0], *g[1])
+    if len(shift) == 1:
+        only = _tiles.Block(_block(views, fixed, jnp.int32(0)), shift[0], of_sums[0])
+        ds, (d_shift, _), dk = _tiles.pull_both_ways(walk, only, only, constants, alike)
+        dx = before[0] + _products.times(ds, views[0], walk.algorithm)
+        d_shift = _tiles.add_to_shift(walk, jnp.zeros_like(shift), jnp.int32(0), d_shift)
+        return (dx.astype(views[0].dtype),), d_shift, tuple(k / 2 for k in dk)
 
     def body(carry: Any, i: jax.Array, j: jax.Array) -> Any:
-        dx, dk = carry
-        a, c = (_tiles.Block(_block(views, ids, valid, k), _tiles.entry(shift, k), _tiles.entry(g, k)) for k in (i, j))
+        dx, d_shift, dk = carry
+        a, c = (_tiles.Block(_block(views, fixed, k), _tiles.entry(shift, k), _tiles.entry(of_sums, k)) for k in (i, j))
         # Cotangents for the entries (i, j) and (j, i) together; a tile on the diagonal holds both itself.
-        ds, more = _tiles.pull_both_ways(fn, algorithm, a, c, constants, alike)
+        ds, (of_rows, of_columns), more = _tiles.pull_both_ways(walk, a, c, constants, alike)
         half = jnp.where(i == j, 0.5, 1.0).astype(ds.dtype)
-        dx = _add_to_block(dx, ids, i, _products.times(ds, c.rows.x, algorithm))
-        dx = _add_to_block(dx, ids, j, jnp.where(i == j, 0, _products.transposed_times(ds, a.rows.x, algorithm)))
-        return dx, _tiles.add(dk, tuple(half * k for k in more))
+        dx = _add_to_block(dx, fixed.ids, i, _products.times(ds, c.rows.x, walk.algorithm))
+        turned = _products.transposed_times(ds, a.rows.x, walk.algorithm)
+        dx = _add_to_block(dx, fixed.ids, j, jnp.where(i == j, 0, turned))
+        d_shift = _tiles.add_to_shift(walk, d_shift, i, of_rows)
+        d_shift = _tiles.add_to_shift(walk, d_shift, j, jnp.where(i == j, 0, of_columns))
+        return dx, d_shift, _tiles.add(dk, tuple(half * k for k in more))
 
-    start: Any = (tuple(_tiles.zeros(x, g) for x in views), tuple(jnp.zeros_like(k) for k in constants))
-    dx, dk = _tiles.over(body, start, *np.triu_indices(len(g)))
-    return tuple(d.astype(x.dtype) for d, x in zip(dx, views, strict=True)), dk
+    start: Any = before, jnp.zeros_like(shift), tuple(jnp.zeros_like(k) for k in constants)
+    dx, d_shift, dk = _tiles.over(body, start, *np.triu_indices(len(shift)))
+    return tuple(d.astype(x.dtype) for d, x in zip(dx, views, strict=True)), d_shift, dk
 
 
-def _block(views: Views, ids: jax.Array, valid: jax.Array, i: jax.Array) -> Rows:
+def _block(views: Views, fixed: Fixed, i: jax.Array) -> Rows:
     """Block i of all views."""
-    blocks, size = len(ids) // len(views), ids.shape[1]
+    blocks, size = len(fixed.ids) // len(views), fixed.ids.shape[1]
     x, *more = (lax.dynamic_slice_in_dim(x, i % blocks * size, size) for x in views)
     for view, part in enumerate(more, start=1):
         x = jnp.where(i // blocks == view, part, x)
-    return Rows(x, _tiles.entry(ids, i), _tiles.entry(valid, i))
+    return Rows(x, _tiles.entry(fixed.ids, i), _tiles.entry(fixed.valid, i))
 
 
 def _add_to_block(sums: Views, ids: jax.Array, i: jax.Array, more: jax.Array) -> Views:

@@ -15,6 +15,16 @@ from contrastive_jax.pairwise import _products, shared
 from contrastive_jax.pairwise._products import Algorithm
 
 Function = Callable[..., jax.Array]
+Constants = tuple[jax.Array, ...]
+
+
+class Walk(NamedTuple):
+    """What is known of a walk over the tiles when it is traced."""
+
+    fn: Function  # (others, s, shift, *constants) -> values of a tile
+    algorithm: Algorithm
+    axis_name: spmd.AxisName = None  # of the ring
+    offsets: bool = False  # whether the shifts are added to the similarities; then a gradient reaches them
 
 
 class Rows(NamedTuple):
@@ -101,41 +111,43 @@ def are_negatives(a: Rows, c: Rows) -> jax.Array:
     return (a.ids[:, None] != c.ids[None, :]) & a.valid[:, None] & c.valid[None, :]
 
 
-def values(fn: Function, a: Rows, c: Rows, shift: jax.Array) -> Function:
-    """The values [m, n] of a tile as a function of similarities and constants; 0 for pairs that are not negatives."""
+def bind(walk: Walk, others: tuple[jax.Array, ...]) -> Walk:
+    """The walk of the function with what it takes first."""
+    return walk._replace(fn=partial(walk.fn, others))
+
+
+def values(walk: Walk, a: Rows, c: Rows) -> Function:
+    """The values [m, n] of a tile as a function of similarities, shifts and constants; 0 for what is no negative."""
     mask = are_negatives(a, c)
 
-    def of_similarities(s: jax.Array, constants: tuple[jax.Array, ...]) -> jax.Array:
+    def of_similarities(s: jax.Array, shift: jax.Array, constants: Constants) -> jax.Array:
+        shift = shift[:, None]
+        s = s + shift if walk.offsets else s
         # fn may be infinite, or have an infinite slope, at the similarity of an excluded pair: it never sees one.
-        return jnp.where(mask, fn(jnp.where(mask, s, 0), shift[:, None], *constants), 0)
+        return jnp.where(mask, walk.fn(jnp.where(mask, s, 0), shift, *constants), 0)
 
     return of_similarities
 
 
 def pull(
-    fn: Function,
-    a: Rows,
-    c: Rows,
-    shift: jax.Array,
-    constants: tuple[jax.Array, ...],
-    s: jax.Array,
-    g: jax.Array,
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Cotangents of the similarities of a tile and of the constants, for cotangents g of its values."""
-    of_tile, pull_back = jax.vjp(values(fn, a, c, shift), s, constants)
+    walk: Walk, a: Rows, c: Rows, shift: jax.Array, constants: Constants, s: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array, Constants]:
+    """Cotangents of the similarities of a tile, of the shifts and of the constants, for cotangents g of its values."""
+    of_tile, pull_back = jax.vjp(values(walk, a, c), s, shift, constants)
     return pull_back(jnp.broadcast_to(g, of_tile.shape))
 
 
 def pull_both_ways(
-    fn: Function, algorithm: Algorithm, a: Block, c: Block, constants: tuple[jax.Array, ...], alike: bool
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    walk: Walk, a: Block, c: Block, constants: Constants, alike: bool
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array], Constants]:
     """`pull` for a tile whose values count for its rows and, turned, for its columns; `alike`: at the same shifts."""
-    s = similarities(a.rows, c.rows, algorithm)
+    s = similarities(a.rows, c.rows, walk.algorithm)
     if alike:
-        return pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None] + c.g[None, :])
-    ds, more = pull(fn, a.rows, c.rows, a.shift, constants, s, a.g[:, None])
-    turned, also = pull(fn, c.rows, a.rows, c.shift, constants, s.T, c.g[:, None])
-    return ds + turned.T, add(more, also)
+        ds, shift, dk = pull(walk, a.rows, c.rows, a.shift, constants, s, a.g[:, None] + c.g[None, :])
+        return ds, (shift, shift), dk
+    ds, of_rows, more = pull(walk, a.rows, c.rows, a.shift, constants, s, a.g[:, None])
+    turned, of_columns, also = pull(walk, c.rows, a.rows, c.shift, constants, s.T, c.g[:, None])
+    return ds + turned.T, (of_rows, of_columns), add(more, also)
 
 
 def similarities(a: Rows, c: Rows, algorithm: Algorithm) -> jax.Array:
@@ -148,12 +160,31 @@ def logits(a: Rows, c: Rows, scale: jax.Array, algorithm: Algorithm) -> jax.Arra
     return jnp.where(are_negatives(a, c), scale * similarities(a, c, algorithm), -jnp.inf)
 
 
-def zeros(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Zeros to accumulate gradients in, marked as differing over devices as `like` is."""
-    return spmd.vary_alike((jnp.zeros(x.shape, like.dtype), like))[0]
+def resume(like: jax.Array, *before: jax.Array) -> tuple[jax.Array, ...]:
+    """The gradients that a walk adds its own to, in the dtype of sums and marked as these are.
+
+    A walk returns its rows as they came. Who uses them further sends the gradient of that use through the walk, so that
+    the gradients of several walks over the same rows are summed in one array, instead of in one for each walk.
+    """
+    return tuple(spmd.vary_alike((*(x.astype(like.dtype) for x in before), like))[:-1])
 
 
-def add(xs: tuple[jax.Array, ...], ys: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+def send_out(walk: Walk, before: jax.Array) -> jax.Array:
+    """What the gradients of columns are added to: on a ring they start on another device."""
+    return before if walk.axis_name is None else jnp.zeros_like(before)
+
+
+def bring_back(walk: Walk, dc: jax.Array, before: jax.Array) -> jax.Array:
+    """The gradients of columns, back on the device that they belong to."""
+    return dc if walk.axis_name is None else spmd.rotate(dc, walk.axis_name) + before
+
+
+def add_to_shift(walk: Walk, d_shift: jax.Array, i: jax.Array, more: jax.Array) -> jax.Array:
+    """The cotangents of shifts with more for block i; 0 where no gradient reaches the shifts."""
+    return add_to_entry(d_shift, i, more) if walk.offsets else d_shift
+
+
+def add(xs: Constants, ys: Constants) -> Constants:
     """The sums of two tuples of constants' cotangents."""
     return tuple(x + y for x, y in zip(xs, ys, strict=True))
 
@@ -165,6 +196,13 @@ def choose(fn: Callable[..., Any], alike: jax.Array | None, *arrays: Any) -> Any
     return lax.cond(sequential.all_agree(alike), partial(fn, alike=True), partial(fn, alike=False), *arrays)
 
 
+def choose_by_shifts(walk: Walk, fn: Callable[..., Any], alike: jax.Array | None, *arrays: Any) -> Any:
+    """`choose` for fn(walk, *arrays, alike=...); offsets are never alike."""
+    if walk.offsets:
+        return fn(walk, *arrays, alike=False)
+    return choose(partial(fn, walk), alike, *arrays)
+
+
 def map_copies(
     fn: Callable[..., Any], axis_name: spmd.AxisName, a_ids: jax.Array, c_ids: jax.Array
 ) -> Callable[..., Any]:
@@ -173,6 +211,12 @@ def map_copies(
     On a ring, where copies on several devices would have to wait for each other, all of them are mapped at once.
     """
     return fn if axis_name is not None else sequential.in_groups(fn, a_ids.shape[1] * c_ids.shape[1])
+
+
+def vary_alike(*trees: Any) -> Any:
+    """`spmd.vary_alike` for all arrays of some trees."""
+    leaves, structure = jax.tree.flatten(trees)
+    return jax.tree.unflatten(structure, spmd.vary_alike(leaves))
 
 
 def no_gradient(tree: Any) -> Any:

@@ -53,8 +53,29 @@ def test_every_implementation_gives_the_same_values_and_gradients(name, implemen
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
+def general(form, **kinds):
+    return functools.partial(form, phi=jnp.exp, psi=jnp.log1p, **kinds)
+
+
+def supervised(ids):
+    return lambda u, v, **options: losses.sup_con(
+        u, v, jnp.arange(len(u)) % 10, ids=ids and jnp.arange(len(u)), **options
+    )
+
+
 @pytest.mark.parametrize(
-    ("loss", "megabytes"), [(losses.simclr, 75), (losses.info_nce, 62), (losses.dhel, 62), (losses.siglip, 75)]
+    ("loss", "megabytes"),
+    [
+        (losses.simclr, 75),
+        (losses.info_nce, 62),
+        (losses.dhel, 62),
+        (losses.siglip, 75),
+        (supervised(ids=None), 75),
+        (supervised(ids=True), 75),
+        (general(losses.info_nce_based), 80),
+        (general(losses.info_nce_based, within_view=True), 80),
+        (general(losses.independently_additive, within_view=True), 75),
+    ],
 )
 def test_memory_is_linear(loss, megabytes):
     """The temporaries of value and gradient; one array [m, d] is 17 MB here, and a matrix of similarities 4.3 GB."""
@@ -66,3 +87,16 @@ def test_memory_is_linear(loss, megabytes):
 
     assert temporaries(32_768) < megabytes * 1e6
     assert temporaries(65_536) < 2.05 * temporaries(32_768)
+
+
+@pytest.mark.parametrize("d", [17, 32])
+def test_sup_con_by_columns_is_the_dense_one(d):
+    """Its sums over positives, 16 columns at a time or as many as divide d."""
+    (u, v), labels = jax.random.normal(jax.random.key(0), (2, M, d)), jnp.arange(M) % 3
+
+    def value_and_grads_of(implementation):
+        fn = functools.partial(losses.sup_con, labels=labels, ids=jnp.arange(M) // 2, implementation=implementation)
+        return jax.value_and_grad(lambda u, v: jnp.vdot(fn(u, v), jnp.arange(M, dtype=jnp.float32)), (0, 1))(u, v)
+
+    for x, y in zip(*map(jax.tree.leaves, map(value_and_grads_of, ("blockwise", "dense"))), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
