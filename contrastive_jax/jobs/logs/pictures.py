@@ -52,11 +52,12 @@ def save_similarity_picture(
       title: the title of the picture, which identifies the run.
     """
     from matplotlib.figure import Figure  # imported here because the import takes half a second
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     measured = [row for row in rows if any(name.startswith(logs.MONITORED) for name in row)]
     num_rows = 2 * (counts is not None) + (training_set is not None) + bool(measured)
-    figure = Figure(figsize=(12.5, 3.3 * max(num_rows, 1) + 0.3), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12)  # type: ignore[union-attr]  # the labels of two panels stay apart
+    layout = ConstrainedLayoutEngine(w_pad=0.12)  # inches, so that the labels of two panels stay apart
+    figure = Figure(figsize=(12.5, 3.3 * max(num_rows, 1) + 0.3), dpi=150, layout=layout)
     figure.suptitle(title, fontsize=11, parse_math=False)  # a path may contain a $
     panels = figure.subplots(max(num_rows, 1), 3, squeeze=False)
     for k, kind in enumerate(logs.KINDS):
