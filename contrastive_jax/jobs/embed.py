@@ -1,8 +1,8 @@
 """Embed every image of a data set into one file, in parts, so that a pass that was cut short goes on."""
 
+import contextlib
 import json
 import os
-import shutil
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -57,8 +57,8 @@ def embed(
       The path of the file.
 
     Raises:
-      UsageError: the data set cannot be read, or the file or the parts that are there are of other data or of another
-        encoder.
+      UsageError: the data set cannot be read, the file or the parts that are there are of other data or of another
+        encoder, or another process writes them.
       StorageError: no space, no permission, too many open files.
     """
     out = Path(out)
@@ -73,18 +73,40 @@ def embed(
         fingerprint = sources.fingerprint(opened)
         plan = _Plan(source, fingerprint, encoder.digest, encoder.which, encoder.step, part_size)
         with storage.explain_refusals(encoder.workdir):
-            if _is_done(out, plan):
-                print(f"{out} is there already, of these images and this encoder.", file=sys.stderr)
-                if (_parts_of(out) / _PLAN).exists():  # a pass that ended between its last two lines
-                    shutil.rmtree(_parts_of(out))
-                return out
-            parts, plan = _claim_parts(out, plan)
-            _embed_missing(encoder, opened, parts, plan.part_size)
-            _join(out, parts, opened, plan)
-            shutil.rmtree(parts)
+            if not _is_done(out, plan) or (_parts_of(out) / _PLAN).exists():
+                _make(out, encoder, opened, plan)
+            else:
+                _say_done(out)
     except SourceError as error:
         raise UsageError(f"--source={source}: {error}") from None
     return out
+
+
+def _make(out: Path, encoder: Encoder, source: sources.Source, plan: _Plan) -> None:
+    """Make the file from its parts, or remove the parts of one that is done; no other process does so meanwhile."""
+    parts = _parts_of(out)
+    _refuse_other_files(parts)
+    with storage.hold_lock(parts, option="--out", given=out):
+        if _is_done(out, plan):  # by the process that held the lock before, or that ended between its last two lines
+            _say_done(out)
+        else:
+            plan = _claim_parts(parts, plan)
+            _embed_missing(encoder, source, parts, plan.part_size)
+            _join(out, parts, source, plan)
+        _remove_files(parts)
+    with contextlib.suppress(OSError):  # some file systems remove no file that is open, so this comes last
+        (parts / storage.LOCK).unlink()
+        parts.rmdir()
+
+
+def _remove_files(parts: Path) -> None:
+    for path in parts.iterdir():
+        if path.is_file() and path.name != storage.LOCK:
+            path.unlink()
+
+
+def _say_done(out: Path) -> None:
+    print(f"{out} is there already, of these images and this encoder.", file=sys.stderr)
 
 
 def _is_done(out: Path, plan: _Plan) -> bool:
@@ -99,22 +121,25 @@ def _is_done(out: Path, plan: _Plan) -> bool:
     return True
 
 
-def _claim_parts(out: Path, plan: _Plan) -> tuple[Path, _Plan]:
-    """The folder of the parts, and the plan that it belongs to."""
-    folder = _parts_of(out)
+def _refuse_other_files(folder: Path) -> None:
+    """Refuse a folder that holds files but no plan; hidden files are the lock, and what a killed process left."""
+    theirs = folder.is_dir() and not (folder / _PLAN).exists()
+    if theirs and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageError(f"{folder}: expected parts of embeddings, got other files. Give another --out.")
+
+
+def _claim_parts(folder: Path, plan: _Plan) -> _Plan:
+    """The plan that the parts belong to: that of a pass that was cut short, or a new one."""
     if (folder / _PLAN).exists():
         try:
             there = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
         except ValueError:
             there = {}
         _compare(folder, there, plan, "Give another --out or the --step of before, or remove the folder to begin again")
-        return folder, _Plan(**there)
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise UsageError(f"{folder}: expected parts of embeddings, got other files. Give another --out.")
+        return _Plan(**there)
     with files.replace_atomically(folder / _PLAN) as temporary:
         temporary.write_text(json.dumps(plan._asdict(), indent=2) + "\n", encoding="utf-8")
-    return folder, plan
+    return plan
 
 
 def _parts_of(out: Path) -> Path:

@@ -82,11 +82,13 @@ def read_config(workdir: Path) -> ConfigDict:
     Raises:
       UsageError: there is none, or it cannot be read.
     """
+    text = read_record(workdir, CONFIG)
     try:
-        return config_lib.from_json(read_record(workdir, CONFIG), check_arguments=False)
+        return config_lib.from_json(text, check_arguments=False)
     except UsageError as error:
-        where = "" if str(error).startswith(f"{workdir}") else f"{workdir / CONFIG}: "
-        raise UsageError(f"{where}{error}") from None
+        first, *others = str(error).splitlines()
+        also = f" {len(others)} more of its fields are at fault." if others else ""
+        raise UsageError(f"{workdir / CONFIG}: {first}{also} {saved_encoders.OTHER_VERSION}") from None
 
 
 def read_image_shape(workdir: Path, config: ConfigDict) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ import pytest
 
 from contrastive_jax import metrics
 from contrastive_jax.errors import UsageError
-from contrastive_jax.jobs.logs import progress
+from contrastive_jax.jobs.logs import analysis_pictures, progress
 from experiments import analyze
 
 RNG = np.random.default_rng(0)
@@ -100,6 +100,16 @@ def test_every_picture_can_be_drawn(kind):
         u = u * np.geomspace(1e-6, 1e6, 60, dtype=np.float32)[:, None]
     np.savez("pairs.npz", u=u, v=v, **{k: x for k, x in {"labels": labels, "ids": ids}.items() if x is not None})
     run("pairs.npz", "--names=$u_$,$\\v$")
+
+
+def test_no_line_is_drawn_between_means_that_are_equal():
+    """The same rows in another order: their means differ by rounding, whose direction says nothing."""
+    from matplotlib.figure import Figure
+
+    for v, title, lines in ((U[::-1], "No gap between the means", 0), (V, "Gap between the means: ", 4)):
+        axes = Figure().subplots()
+        analysis_pictures._draw_gap(axes, metrics.analyze(U, v), ("u", "v"))
+        assert axes.get_title().startswith(title) and len(axes.patches) == lines
 
 
 @pytest.mark.parametrize(

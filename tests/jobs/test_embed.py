@@ -140,7 +140,7 @@ def test_parts_of_others_are_refused(change, done, encoder, source, runs, tmp_pa
 
 def test_a_file_that_is_done_is_left(encoder, source, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(embed.shutil, "rmtree", lambda _: None)  # as if the process had ended before
+        patch.setattr(embed, "_remove_files", lambda _: None)  # as if the process had ended before
         out = embed.embed(encoder, source, tmp_path / "out.npz")
     before = out.stat().st_mtime_ns
     assert (tmp_path / "out.npz.parts").exists()
@@ -150,6 +150,53 @@ def test_a_file_that_is_done_is_left(encoder, source, tmp_path, monkeypatch, cap
         and out.stat().st_mtime_ns == before
         and "is there already" in capsys.readouterr().err
     )
+
+
+def test_one_process_at_a_time_writes_a_file(encoder, source, tmp_path, monkeypatch):
+    out, original, said = tmp_path / "out.npz", Encoder.embed, []
+
+    def embed_while_another_starts(self, images):
+        monkeypatch.setattr(Encoder, "embed", original)
+        before = sorted((tmp_path / "out.npz.parts").iterdir())
+        with pytest.raises(UsageError) as refused:
+            embed.embed(encoder, source, out, part_size=16)
+        assert sorted((tmp_path / "out.npz.parts").iterdir()) == before and not out.exists()
+        said.append(str(refused.value))
+        embed.embed(encoder, source, tmp_path / "another.npz", part_size=16)
+        return original(self, images)
+
+    monkeypatch.setattr(Encoder, "embed", embed_while_another_starts)
+    embed.embed(encoder, source, out, part_size=16)
+    (line,) = said
+    assert line.startswith(f"--out={out}: expected a path that no other process writes to, got one in use (process ")
+    assert line.endswith("Wait for it to end, stop it, or give another --out.") and "\n" not in line
+    assert all(np.array_equal(x, read(out)[name]) for name, x in read(tmp_path / "another.npz").items())
+    assert {path.name for path in tmp_path.iterdir()} == {"images.npz", "out.npz", "another.npz"}
+
+
+def test_a_process_that_waited_for_the_lock_finds_the_file_done(encoder, source, tmp_path, monkeypatch, capsys):
+    """Another process makes the file between this one's first look and its lock."""
+    hold, out = embed.storage.hold_lock, tmp_path / "out.npz"
+
+    def hold_late(folder, **options):
+        monkeypatch.setattr(embed.storage, "hold_lock", hold)
+        embed.embed(encoder, source, out)
+        return hold(folder, **options)
+
+    monkeypatch.setattr(embed.storage, "hold_lock", hold_late)
+    done = stop_after(monkeypatch, 100)
+    embed.embed(encoder, source, out)
+    assert len(done) == 7 and "is there already" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"images.npz", "out.npz"}
+
+
+def test_what_a_killed_process_leaves_is_no_file_of_others(encoder, source, tmp_path):
+    parts = tmp_path / "out.npz.parts"
+    parts.mkdir()
+    for name in (".lock", ".plan.partial.json"):
+        (parts / name).write_text("half")
+    assert len(read(embed.embed(encoder, source, tmp_path / "out.npz"))["features"]) == 50
+    assert not parts.exists()
 
 
 def test_a_folder_of_files(runs, tmp_path):

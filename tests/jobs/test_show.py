@@ -135,3 +135,16 @@ def test_before_the_first_step_and_onto_the_run_itself(finished, tmp_path):
         show.show(tmp_path)
     with pytest.raises(UsageError, match="expected another folder than the run's own"):
         show.show(finished, finished / ".")
+
+
+def test_what_was_measured_is_drawn_at_whole_steps():
+    from matplotlib.figure import Figure
+
+    rows = [{"step": step, **{f"evaluation_{name}": 0.1 * step for name in pictures._MEASURED}} for step in (4, 9, 14)]
+    figure = Figure()
+    panels = figure.subplots(1, 3)
+    pictures._draw_measured(panels, rows)
+    for axes in panels:
+        (line,) = axes.get_lines()
+        assert line.get_xdata().tolist() == [5, 10, 15] and not line.get_clip_on()
+        assert all(tick == round(tick) for tick in axes.get_xticks())

@@ -13,6 +13,7 @@ _U, _V, _THEORY, _HARD, _LAW = "#0072B2", "#E69F00", "#D55E00", "#999999", "#000
 _MAX_BARS = 30
 _TINY = 1e-12
 _LEAST_RANGE = 1e-3  # of an axis
+_LEAST_GAP = 1e-6  # below it the line between the means is one between two rounding errors
 _MOST_LETTERS = 45  # that fit side by side below the bars
 
 
@@ -150,6 +151,11 @@ def _draw_spectra(axes: Any, analysis: metrics.Analysis, names: tuple[str, str])
 
 def _draw_gap(axes: Any, analysis: metrics.Analysis, names: tuple[str, str]) -> None:
     gap = analysis.gap
+    if gap.distance < _LEAST_GAP:
+        axes.set(title="No gap between the means", xticks=[], yticks=[])
+        text = f"{names[0]} and {names[1]} have the same mean, to rounding"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=9)
+        return
     ends = min(gap.u.min(), gap.v.min()), max(gap.u.max(), gap.v.max())
     edges = np.linspace(ends[0], max(ends[1], ends[0] + _LEAST_RANGE), _choose_bins(len(gap.u), 80) + 1)
     for name, along, color in zip(names, (gap.u, gap.v), (_U, _V), strict=True):

@@ -52,10 +52,12 @@ def save_similarity_picture(
       title: the title of the picture, which identifies the run.
     """
     from matplotlib.figure import Figure  # imported here because the import takes half a second
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     measured = [row for row in rows if any(name.startswith(logs.MONITORED) for name in row)]
     num_rows = 2 * (counts is not None) + (training_set is not None) + bool(measured)
-    figure = Figure(figsize=(12.5, 3.3 * max(num_rows, 1) + 0.3), dpi=150, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12)  # inches, so that the labels of two panels stay apart
+    figure = Figure(figsize=(12.5, 3.3 * max(num_rows, 1) + 0.3), dpi=150, layout=layout)
     figure.suptitle(title, fontsize=11, parse_math=False)  # a path may contain a $
     panels = figure.subplots(max(num_rows, 1), 3, squeeze=False)
     for k, kind in enumerate(logs.KINDS):
@@ -94,6 +96,7 @@ def _draw_history(axes: Any, kind: str, counts: np.ndarray, rows: Sequence[Mappi
     for values, style, label in _find_theory_lines(kind, rows):
         axes.plot(x, values, style, color=_THEORY, linewidth=1.2, label=label)
     axes.set(xlabel="step", ylim=(-1.02, 1.02), xlim=(0, steps))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="lower right", fontsize=7, framealpha=0.9)
     return image
 
@@ -140,10 +143,11 @@ def _draw_measured(panels: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> 
         sides = (left, left.twinx()) if len(group) > 1 else (left,)
         for axes, name, color in zip(sides, group, (_AFTER, _THEORY), strict=False):
             values = [row[logs.MONITORED + name] for row in rows]
-            axes.plot(steps, values, color=color, linewidth=1.5, marker=".", markersize=4)
+            axes.plot(steps, values, color=color, linewidth=1.5, marker=".", markersize=5, clip_on=False)
             axes.set_ylabel(_MEASURED[name], color=color)
             axes.tick_params(axis="y", labelcolor=color)
         left.set(xlabel="step", xlim=(0, max(steps)))
+        left.xaxis.get_major_locator().set_params(integer=True)
     panels[1].set_title("Measured while it trained, on a sample of the test images", fontsize=10)
 
 

@@ -17,7 +17,8 @@ from contrastive_jax.errors import DamagedError, UsageError
 from contrastive_jax.jobs.machine import processes, saved_encoders, storage
 from contrastive_jax.training.step import TrainState
 
-_ITEM, _DIGEST, _STRUCTURE = saved_encoders.ITEM, "sha256", "sha256 of the names of the arrays"
+_ITEM, _DIGEST = saved_encoders.ITEM, saved_encoders.DIGEST
+_STRUCTURE = "sha256 of the names of the arrays"
 
 
 _RESTORE_CODE = "Restore the code of the encoder, the head, the loss or the optimizer, or give another workdir."

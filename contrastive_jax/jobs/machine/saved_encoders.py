@@ -16,6 +16,10 @@ from contrastive_jax.jobs.machine import storage
 from contrastive_jax.training.state import TrainState
 
 ITEM = "state"  # of a checkpoint
+DIGEST = "sha256"  # of a whole state, in the metadata of its checkpoint
+OTHER_VERSION = (
+    "If another version of contrastive_jax wrote the run, read it with that version, or train it again with this one."
+)
 TRAINED, MOMENTUM = "trained encoder", "momentum encoder"
 # Where each is in a train state: its parameters, and the rest of it.
 _PLACES = {
@@ -86,7 +90,8 @@ def read(workdir: Path, step: int | None = None, *, momentum: bool = False) -> S
       momentum: whether to read the momentum encoder, rather than the one that is trained.
 
     Raises:
-      UsageError: there is no such checkpoint, or it holds no momentum encoder.
+      UsageError: there is no such checkpoint, it holds no momentum encoder, or an earlier version wrote it, which kept
+        no digest of the encoder.
       DamagedError: the checkpoint cannot be read, or holds other arrays than were saved.
       StorageError: the machine refuses to read it.
     """
@@ -127,6 +132,8 @@ def _read(checkpoints: Path, step: int, which: str) -> Saved:
         raise _explain_damage(where, fault) from error
     params, state = (name_leaves(_at(found, place)) for place in _PLACES[which])
     expected, actual = metadata.get(_key(which)), digest(params, state)
+    if expected is None and DIGEST in metadata and not any(_key(name) in metadata for name in _PLACES):
+        raise UsageError(f"{where}: expected a checkpoint with a {_key(which)}, got one without. {OTHER_VERSION}")
     if expected is None:
         raise _explain_damage(where, f"expected a {_key(which)} in its metadata, found none")
     if int(found["step"]) != step:

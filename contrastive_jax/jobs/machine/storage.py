@@ -79,25 +79,29 @@ def explain_refusals(workdir: Path) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def hold_lock(workdir: Path) -> Iterator[None]:
-    """Lock a workdir against other runs. The operating system releases the lock however this process ends.
+LOCK = ".lock"  # the name of the file in a locked folder
 
-    Where the operating system or the file system has no locks, the workdir stays unlocked.
+
+@contextlib.contextmanager
+def hold_lock(folder: Path, *, option: str = "--workdir", given: Path | None = None) -> Iterator[None]:
+    """Lock a folder against other processes. The operating system releases the lock however this process ends.
+
+    Where the operating system or the file system has no locks, the folder stays unlocked.
 
     Args:
-      workdir: the folder to lock; created if it does not exist.
+      folder: the folder to lock; created if it does not exist.
+      option: the option of the command line that named it, for messages.
+      given: what that option says; by default the folder.
 
     Raises:
-      UsageError: if another run uses the workdir, or it is not writable.
+      UsageError: if another process has locked the folder, or it is not writable.
     """
+    named = f"{option}={folder if given is None else given}"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise UsageError(
-            f"--workdir={workdir}: expected a folder that can be written, got {error.strerror!r}."
-        ) from None
+        raise UsageError(f"{named}: expected a folder that can be written, got {error.strerror!r}.") from None
     with lock as file:
         try:
             if fcntl is not None:
@@ -105,8 +109,8 @@ def hold_lock(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UsageError(
-                f"--workdir={workdir}: expected a folder that no other run uses, got one in use "
-                f"({file.read().strip()}). Wait for it to end, stop it, or give another workdir."
+                f"{named}: expected a path that no other process writes to, got one in use ({file.read().strip()}). "
+                f"Wait for it to end, stop it, or give another {option}."
             ) from None
         except OSError:
             pass

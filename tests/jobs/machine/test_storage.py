@@ -262,7 +262,7 @@ def test_a_workdir_belongs_to_one_run_at_a_time(tmp_path, at_step):
     assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
     ((status, (line,)),) = said
     assert status == 2
-    assert line.startswith(f"error: --workdir={tmp_path}: expected a folder that no other run uses")
+    assert line.startswith(f"error: --workdir={tmp_path}: expected a path that no other process writes to")
     assert f"got one in use (process {os.getpid()} on " in line
     assert run.run(CONFIG, tmp_path, steps=4)["steps"] == 4
 

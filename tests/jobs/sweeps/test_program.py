@@ -4,11 +4,16 @@ import csv
 import json
 
 import jax
+import numpy as np
 import pytest
+import safetensors.numpy
+from sklearn.datasets import load_digits
 
+import contrastive_jax
 from contrastive_jax.errors import Interrupted, UsageError
 from contrastive_jax.jobs import command_line
 from contrastive_jax.jobs.sweeps import local, program, results, stacked_runs
+from experiments import embed, evaluate, export, show
 from tests.jobs.support import MLP, QUICK, as_options
 
 GRID = "--grid=optimizer.learning_rate=0.1,0.2 seed=0,1"
@@ -191,3 +196,32 @@ def test_both_engines_take_real_runs(tmp_path, capsys):
         found = list(csv.DictReader(file))
     assert len({row["evaluation.trained encoder.knn"] for row in found} - {""}) >= 1 and len(found) == 3
     assert len({row["final.loss"] for row in found}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "model"), [("vmap", "mlp"), ("processes", "resnet10")])
+def test_the_runs_of_a_sweep_are_runs_for_every_other_program(engine, model, tmp_path, capsys):
+    options = ["--config=configs/digits.py", f"--workdir={tmp_path}", f"--engine={engine}", "--grid=seed=0,1"]
+    small = QUICK | {"epochs": 2, "model.name": model} | ({"model.kwargs.width": 8} if model != "mlp" else {})
+    assert program.main([*options, *as_options(small)]) == 0
+    encoders = [contrastive_jax.load(tmp_path / f"seed={seed}") for seed in (0, 1)]
+    assert [found.step for found in encoders] == [10, 10] and encoders[0].digest != encoders[1].digest
+    run, out = f"{tmp_path}/seed=1", tmp_path / "out"
+    embed.main([f"--workdir={run}", "--source=digits", f"--out={out}.npz"])
+    with np.load(f"{out}.npz") as arrays:
+        digits = load_digits().images * (255 / 16)
+        expected = encoders[1].features(digits[:5, ..., None].round().astype(np.uint8))
+        np.testing.assert_allclose(arrays["features"][:5], expected, atol=1e-5)
+        assert len(arrays["labels"]) == 1797
+    summary = json.loads((tmp_path / "seed=1" / "summary.json").read_text())
+    evaluate.main([f"--workdir={run}", "--source=digits"])
+    found = json.loads((tmp_path / "seed=1" / "evaluation-digits.json").read_text())
+    assert found["evaluation"]["trained encoder"]["knn"] == summary["evaluation"]["trained encoder"]["knn"]
+    show.main([run])
+    assert f"\nThe picture is {run}/show/similarity.png." in capsys.readouterr().out
+    if model == "mlp":
+        with pytest.raises(UsageError, match=r"expected a ResNet of this package, .* got an instance of MLP"):
+            export.main([f"--workdir={run}", f"--out={out}.safetensors"])
+    else:
+        export.main([f"--workdir={run}", f"--out={out}.safetensors"])
+        assert "conv1.weight" in safetensors.numpy.load_file(f"{out}.safetensors")
