@@ -176,9 +176,8 @@ def test_an_interruption_is_its_status(taken, tmp_path, monkeypatch, capsys):
 def test_data_that_are_missing_are_one_line(engine, taken, tmp_path, capsys):
     command = arguments(tmp_path / "new", f"--engine={engine}", f"--config.data.source=folder:{tmp_path / 'none'}")
     assert program.main(command) == 2 and not taken[0] and not (tmp_path / "new").exists()
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith(f"error: config.data.source='folder:{tmp_path / 'none'}'")
-    assert len(lines) == len(str(lines).split("error: ")) - 1  # a line for each fault of the data, not for each run
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: config.data.source='folder:{tmp_path / 'none'}'")
 
 
 @pytest.mark.slow
