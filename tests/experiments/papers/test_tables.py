@@ -204,3 +204,18 @@ def test_few_images_of_each_split(name, monkeypatch):
     found = {split: getattr(images, name)(split) for split in ("train", "test")}
     assert {split: len(source) for split, source in found.items()} == {"train": 10_000, "test": 30}
     assert found["train"].labels[-1] == 9
+
+
+@pytest.mark.slow
+def test_real_runs_have_every_column(tmp_path):
+    """Also the remedies that carry a queue, averages or cached gradients are runs of one program."""
+    grid = {paper.WEIGHT: (0, "30"), paper.SEED: (0, 1)}
+    sweep = settings.digits("real", grid, **{"epochs": 1, "optimizer.warmup_epochs": 0, "evaluation.probe_epochs": 1})
+    rows = paper.run_sweep(sweep, tmp_path)
+    assert len(rows) == 4 and all(np.isfinite(float(row[column])) for row in rows for column in COLUMNS)
+    said = paper.describe_runs(rows, tmp_path)
+    assert said.startswith("4 runs; the median of their seconds is ") and "unknown" not in said
+    for remedy in estimators.SCALES["minutes"][2:]:
+        fields = {**remedy.fields, "epochs": 1, "optimizer.warmup_epochs": 0, "evaluation.probe_epochs": 1}
+        found = paper.run_sweep(remedy._replace(fields=fields, grid={paper.SEED: (0, 1)}), tmp_path)
+        assert len({row[paper.PROBE] for row in found} | {row["final.loss"] for row in found}) > 2
