@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from contrastive_jax.errors import UsageError
+from contrastive_jax.errors import Interrupted, UsageError
 from contrastive_jax.jobs.machine import files
 from contrastive_jax.jobs.sweeps import program, results
 from experiments.studies import study
@@ -71,8 +71,11 @@ def run_sweep(sweep: Sweep, folder: Path, *, workers: int = 1) -> list[Row]:
 
     Raises:
       UsageError: a run failed; the sweep has said which.
+      Interrupted: a signal ended the sweep.
     """
     status, workdir = program.main(sweep.arguments(folder, workers=workers)), folder / sweep.name
+    if status > 128:
+        raise Interrupted(f"{workdir}: stopped by a signal", status)
     if status:
         raise UsageError(f"{workdir}: expected all runs to end, got status {status}. Run the same command to go on.")
     with open(workdir / results.RESULTS, newline="", encoding="utf-8") as file:
@@ -216,6 +219,8 @@ def make(paper: Paper, options: argparse.Namespace) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:  # of which the sweep has said all
+        return stopped.status
     made = describe_runs(rows, folder / "runs")
     text = "\n".join([study.format_table(table.rows), "", *(f"- {line}" for line in table.effects), "", made])
     _write_csv(Path(f"{stem}.csv"), table.rows)

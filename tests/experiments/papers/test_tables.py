@@ -173,6 +173,12 @@ def test_a_sweep_that_fails_is_a_line(tmp_path, monkeypatch, capsys):
     assert "expected all runs to end, got status 1" in capsys.readouterr().err
 
 
+def test_a_signal_ends_all_tables(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(program, "main", lambda arguments: called.append(arguments) or 143)
+    assert papers.main(["--scale=minutes", f"--out={tmp_path}"]) == 143 and len(called) == 1
+
+
 def test_table_4_prints_its_commands_and_refuses_without_the_images(tmp_path, monkeypatch, capsys):
     missing = f"folder:{tmp_path / 'none'}"
     sweep = lee_table4.SWEEP._replace(fields={**lee_table4.SWEEP.fields, "data.source": missing})
