@@ -98,7 +98,13 @@ def _is(text: str, value: Any) -> bool:
 
 
 def compare(
-    rows: Sequence[Row], column: str, before: Fields, after: Fields, *, same: Sequence[str] = ()
+    rows: Sequence[Row],
+    column: str,
+    before: Fields,
+    after: Fields,
+    *,
+    same: Sequence[str] = (),
+    scale: float = 1.0,
 ) -> dict[int, list[float]]:
     """What a change of fields changes in a column: {seed: a difference for each pair of runs}.
 
@@ -108,13 +114,14 @@ def compare(
       before: the fields of one run of each pair.
       after: the fields of the other.
       same: further fields in which the runs of a pair agree, as they do in their seed.
+      scale: a factor of the differences: 100 for accuracies in points.
     """
     found: dict[int, list[float]] = {}
     values = {path: sorted({row[path] for row in rows}) for path in same}
     for choice in _product(values):
         pairs = zip(*(select(rows, column, {**fields, **choice}) for fields in (before, after)), strict=True)
         for seed, (first, second) in enumerate(pairs):
-            found.setdefault(seed, []).append(second - first)
+            found.setdefault(seed, []).append(scale * (second - first))
     return found
 
 
