@@ -162,7 +162,7 @@ def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, f
     each = [x for found in differences.values() for x in found]
     seeds = [statistics.mean(found) for found in differences.values()]
     right = sum(x < 0 if falls else x > 0 for x in each)
-    mean = statistics.mean(seeds)
+    mean = round(statistics.mean(seeds), 9)  # exact zeros are not 1e-15
     p = _test(seeds)
     verdict = "not decidable at this size"
     if p < SIGNIFICANT:
