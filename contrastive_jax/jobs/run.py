@@ -261,7 +261,7 @@ def finish(
     *,
     seconds: float,
 ) -> str:
-    """Write `summary.json`, the histograms and the pictures of a run that has been evaluated; return its tables.
+    """Write the histograms, the pictures and `summary.json` of a run that has been evaluated; return its tables.
 
     Args:
       job: the run.
@@ -283,7 +283,7 @@ def finish(
         "seconds": seconds,
         "environment": around,
     }
-    with files.replace_atomically(job.workdir / "summary.json") as temporary:
-        temporary.write_text(json.dumps(rows.replace_nonfinite(summary), indent=2, allow_nan=False) + "\n")
     _save_similarity(job, found)
+    with files.replace_atomically(job.workdir / "summary.json") as temporary:  # the last: a run that has it is done
+        temporary.write_text(json.dumps(rows.replace_nonfinite(summary), indent=2, allow_nan=False) + "\n")
     return evaluate.format_tables(job, found, last_row)

@@ -22,12 +22,14 @@ SETS = {"batch_size": 256, "contrast_size": 32}
 METHODS: dict[str, dict[str, Any]] = {  # of each its name and what it sets
     "SimCLR": SETS,
     "VRNS": {**SETS, WEIGHT: VRNS},
-    "queue": {**SETS, LOSS: "moco"},
-    "queue, momentum encoder": {**SETS, LOSS: "moco", "estimator.encoder_momentum": 0.99},
+    "Queue": {**SETS, LOSS: "moco"},
+    "Queue, momentum encoder": {**SETS, LOSS: "moco", "estimator.encoder_momentum": 0.99},
     "SogCLR": {**SETS, LOSS: "sogclr"},
-    "gradient caching": {"batch_size": 32, "contrast_size": 256},
+    "Gradient caching": {"batch_size": 32, "contrast_size": 256},
 }
 COLUMNS = {"linear probe": PROBE, "five labels a class": FEW_LABELS, "variance of negatives": VARIANCE}
+MEAN = "whole_training_set_similarity.trained encoder.negative_mean"
+COLLAPSED = 0.5  # of the mean of the negatives: beyond it a small variance is no merit
 
 
 def make_sweeps(make: Callable[..., paper.Sweep]) -> list[paper.Sweep]:
@@ -40,7 +42,7 @@ def _scale(column: str) -> float:
 
 
 def _folder(name: str) -> str:
-    return f"estimators_{name.replace(', ', '_').replace(' ', '_')}"
+    return f"estimators_{name.lower().replace(', ', '_').replace(' ', '_')}"
 
 
 SCALES = {
@@ -55,7 +57,7 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     found = {
         name: {
             column: paper.select([row for row in rows if row["sweep"].endswith(_folder(name))], path, {})
-            for column, path in COLUMNS.items()
+            for column, path in {**COLUMNS, "mean of negatives": MEAN}.items()
         }
         for name in METHODS
     }
@@ -64,12 +66,16 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
         row: dict[str, Any] = {"method": name, "m": METHODS[name]["contrast_size"]}
         for column in COLUMNS:
             row[column] = paper.format_spread(values[column], scale=_scale(column))
+        row["mean of negatives"] = paper.format_spread(values["mean of negatives"])
         table.append(row)
     effects = []
     for name in list(METHODS)[1:]:
         for column, verb, falls in (("linear probe", "raises", False), ("variance of negatives", "lowers", True)):
             pairs = zip(found["SimCLR"][column], found[name][column], strict=True)
             different = {seed: [_scale(column) * (b - a)] for seed, (a, b) in enumerate(pairs)}
+            if falls and max(found[name]["mean of negatives"]) > COLLAPSED:
+                effects.append(f"{name}: collapsed; its negatives are alike, and so their variance says nothing.")
+                continue
             effects.append(paper.describe_effect(f"{name} {verb} the {column}", different, falls=falls))
     return paper.Table(table, effects, _draw(found))
 
@@ -79,8 +85,14 @@ def _draw(found: dict[str, dict[str, list[float]]]) -> Figure:
     places = range(len(METHODS))
     for axes, column in zip(figure.subplots(1, len(COLUMNS), sharey=True), COLUMNS, strict=True):
         for place, values in zip(places, found.values(), strict=True):
-            axes.plot(values[column], [place] * len(values[column]), "o", color=study.BLUE, alpha=0.7)
-        axes.set(xlabel=column)
+            axes.plot(
+                [_scale(column) * x for x in values[column]],
+                [place] * len(values[column]),
+                "o",
+                color=study.BLUE,
+                alpha=0.7,
+            )
+        axes.set(xlabel=column if _scale(column) == 1 else f"{column}, per cent")
         axes.grid(axis="y", linewidth=0.4)
     figure.axes[0].set_yticks(places, list(METHODS))
     figure.axes[0].invert_yaxis()

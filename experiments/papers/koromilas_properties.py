@@ -3,10 +3,12 @@
     python -m experiments.papers.koromilas_properties [--scale=minutes] [--out=runs/papers] [--workers=1]
 
 Alignment, uniformity, Wasserstein uniformity and effective rank of the test images' embeddings, from the runs of
-`koromilas_figure3` at one batch size. The claims: DHEL and KCL spread the embeddings more evenly than SimCLR, and over
-more dimensions.
+`koromilas_figure3` at one batch size. The balance is alignment + uniformity, the sum that Wang and Isola 2020 train
+with: the lower, the better both are together. Tested: whether DHEL and KCL reach a lower balance than SimCLR, and, each
+at the hyperparameters of its lowest balance, more even embeddings of more dimensions.
 """
 
+import statistics
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,11 +23,13 @@ from experiments.papers.paper import PROBE, SEED, TEMPERATURE
 from experiments.studies import study
 
 GEOMETRY = "geometry.trained encoder."
+BALANCE = "alignment + uniformity"
 PROPERTIES = {
-    "alignment": "alignment",
-    "uniformity": "uniformity",
-    "Wasserstein uniformity": "wasserstein_uniformity",
-    "effective rank": "effective_rank",
+    "alignment": f"{GEOMETRY}alignment",
+    "uniformity": f"{GEOMETRY}uniformity",
+    "Wasserstein uniformity": f"{GEOMETRY}wasserstein_uniformity",
+    "effective rank": f"{GEOMETRY}effective_rank",
+    BALANCE: BALANCE,
 }
 SCALES = {
     "minutes": make_sweeps(settings.digits, (256,)),
@@ -36,72 +40,90 @@ SCALES = {
 
 def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     """The properties of each loss at each hyperparameter, the claims, and the picture."""
-    rows = add_loss(rows)
+    rows = [{**row, BALANCE: repr(add_up(row))} for row in add_loss(rows)]
     table: list[dict[str, Any]] = []
     for family in FAMILIES:
-        for fields in _hyperparameters(rows, family):
+        for fields in list_hyperparameters(rows, family):
             row: dict[str, Any] = {"loss": family.name, "hyperparameters": _format(fields)}
             chosen = {**family.fields, **fields}
             for name, column in PROPERTIES.items():
-                row[name] = paper.format_spread(paper.select(rows, GEOMETRY + column, chosen))
+                row[name] = paper.format_spread(paper.select(rows, column, chosen))
             row["linear probe"] = paper.format_spread(paper.select(rows, PROBE, chosen), scale=100)
             table.append(row)
-    return paper.Table(table, _describe(rows), _draw(rows))
+    return paper.Table(table, [*_compare_families(rows), *_correlate(rows)], _draw(rows))
 
 
-def _hyperparameters(rows: Sequence[paper.Row], family: Family) -> list[dict[str, float]]:
+def add_up(row: paper.Row) -> float:
+    """The balance of a run."""
+    return sum(paper.read_number(row, PROPERTIES[name]) for name in ("alignment", "uniformity"))
+
+
+def list_hyperparameters(rows: Sequence[paper.Row], family: Family) -> list[dict[str, float]]:
     """The hyperparameters of a loss's runs."""
-    names = (T, GAMMA) if "kernel" in str(family.fields) else (TEMPERATURE,)
-    own = [row for row in rows if all(row.get(path) == value for path, value in family.fields.items())]
+    names = (T, GAMMA) if family.fields[paper.LOSS] == "kcl" else (TEMPERATURE,)
+    own = paper.choose(rows, family.fields)
     return [dict(zip(names, found, strict=True)) for found in sorted({tuple(float(r[n]) for n in names) for r in own})]
+
+
+def find_best(rows: Sequence[paper.Row], family: Family) -> dict[str, float]:
+    """The hyperparameters of a loss with the lowest mean balance."""
+    found = list_hyperparameters(rows, family)
+    return min(found, key=lambda fields: statistics.mean(paper.select(rows, BALANCE, {**family.fields, **fields})))
 
 
 def _format(fields: dict[str, float]) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in fields.items())
 
 
-def _describe(rows: Sequence[paper.Row]) -> list[str]:
+def _compare_families(rows: Sequence[paper.Row]) -> list[str]:
     said = []
+    best = {family.name: {**family.fields, **find_best(rows, family)} for family in FAMILIES}
     for family in FAMILIES[2:]:
-        for name, falls, word in (("Wasserstein uniformity", True, "lower"), ("effective rank", False, "higher")):
-            column = GEOMETRY + PROPERTIES[name]
-            ours, simclr = (_best_by_seed(rows, one, column, falls) for one in (family, FAMILIES[0]))
-            different = {seed: [ours[seed] - simclr[seed]] for seed in ours}
-            claim = f"The {word[:-2]}est {name} over the hyperparameters is {word} with {family.name} than with SimCLR"
-            said.append(paper.describe_effect(claim, different, falls=falls))
+        for name, falls in ((BALANCE, True), ("Wasserstein uniformity", True), ("effective rank", False)):
+            found = paper.compare(rows, PROPERTIES[name], best["SimCLR"], best[family.name])
+            word = "lower" if falls else "higher"
+            claim = f"At the lowest balance of each, {name} is {word} with {family.name} than with SimCLR"
+            said.append(paper.describe_effect(claim, found, falls=falls))
+    chosen = [f"{family.name} at {_format(find_best(rows, family))}" for family in FAMILIES]
+    return [*said, f"The lowest balance is that of {'; '.join(chosen)}."]
+
+
+def _correlate(rows: Sequence[paper.Row]) -> list[str]:
+    """The rank correlation of each property with the accuracy, within each seed."""
+    said = []
     for name, column in PROPERTIES.items():
-        rank = stats.spearmanr([float(row[GEOMETRY + column]) for row in rows], [float(row[PROBE]) for row in rows])
-        said.append(f"Rank correlation of {name} with the linear probe over {len(rows)} runs: {rank.statistic:+.2f}.")
+        found = []
+        for seed in sorted({row[SEED] for row in rows}):
+            own = [row for row in rows if row[SEED] == seed]
+            both = ([paper.read_number(row, path) for row in own] for path in (column, PROBE))
+            found.append(float(stats.spearmanr(*both).statistic))
+        said.append(
+            f"Rank correlation of {name} with the linear probe over a seed's runs: {paper.format_spread(found)}."
+        )
     return said
 
 
-def _best_by_seed(rows: Sequence[paper.Row], family: Family, column: str, falls: bool) -> dict[int, float]:
-    best = min if falls else max
-    own = [row for row in rows if all(row.get(path) == value for path, value in family.fields.items())]
-    seeds = sorted({int(row[SEED]) for row in own})
-    return {seed: best(float(row[column]) for row in own if int(row[SEED]) == seed) for seed in seeds}
-
-
 def _draw(rows: Sequence[paper.Row]) -> Figure:
-    figure = Figure(figsize=(2 * study.COLUMN, 4.6), layout="constrained")
-    grid = figure.subplots(2, 3).ravel()
-    for axes, (name, column) in zip(grid, PROPERTIES.items(), strict=False):
+    figure = Figure(figsize=(2 * study.COLUMN, 4.8), layout="constrained")
+    *panels, last = figure.subplots(2, 3).ravel()
+    for axes, (name, column) in zip(panels, PROPERTIES.items(), strict=True):
         for family in FAMILIES[:3]:
             found = [
-                (fields[TEMPERATURE], paper.select(rows, GEOMETRY + column, {**family.fields, **fields}))
-                for fields in _hyperparameters(rows, family)
+                (fields[TEMPERATURE], paper.select(rows, column, {**family.fields, **fields}))
+                for fields in list_hyperparameters(rows, family)
             ]
-            style: dict[str, Any] = {"color": family.colour, "marker": family.marker, "label": family.name}
+            style: dict[str, Any] = {"color": family.colour, "marker": family.marker}
             paper.plot_seeds(axes, [t for t, _ in found], [values for _, values in found], **style)
         axes.set_xscale("log")
+        axes.set_xticks([t for t, _ in found], [f"{t:g}" for t, _ in found])
+        axes.minorticks_off()
         axes.set(xlabel="temperature", ylabel=name)
-    for axes, name in zip(grid[4:], ("Wasserstein uniformity", "alignment"), strict=True):
-        for family in FAMILIES:
-            own = [row for row in rows if all(row.get(path) == value for path, value in family.fields.items())]
-            both = np.array([(float(row[GEOMETRY + PROPERTIES[name]]), 100 * float(row[PROBE])) for row in own])
-            axes.plot(*both.T, family.marker, color=family.colour, label=family.name, markersize=3)
-        axes.set(xlabel=name, ylabel="linear probe, top-1 in per cent")
-    grid[4].legend()
+    for family in FAMILIES:
+        own = paper.choose(rows, family.fields)
+        both = np.array([(float(row[BALANCE]), 100 * float(row[PROBE])) for row in own])
+        last.plot(*both.T, family.marker, color=family.colour, label=family.name, markersize=3)
+    last.set(xlabel=BALANCE, ylabel="linear probe, top-1 in per cent")
+    figure.legend(*last.get_legend_handles_labels(), loc="outside lower center", ncols=len(FAMILIES))
     return figure
 
 

@@ -76,16 +76,12 @@ def _draw(rows: Sequence[paper.Row]) -> Figure:
     return figure
 
 
-PAPER_TABLE = paper.Paper("lee_table4", SCALES, make_table)
+def introduce(folder: Path) -> str:
+    """The command of each run, beside the paper's number."""
+    return study.format_table(list_commands(folder))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the commands, then take the runs; 2 where there are no images."""
-    parser = paper.make_parser(PAPER_TABLE)
-    options = parser.parse_args(argv)
-    print(f"{study.format_table(list_commands(options.out / options.scale / 'runs'))}\n", flush=True)
-    return paper.make(PAPER_TABLE, options)
-
+PAPER_TABLE = paper.Paper("lee_table4", SCALES, make_table, introduce)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(paper.main(PAPER_TABLE))

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from contrastive_jax.errors import Interrupted, UsageError
+from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs.machine import files
 from contrastive_jax.jobs.sweeps import program, results
 from experiments.studies import study
@@ -56,29 +56,38 @@ class Paper(NamedTuple):
     name: str
     scales: Mapping[str, Sequence[Sweep]]
     make: Callable[[Sequence[Row]], "Table"]
+    introduce: Callable[[Path], str] | None = None  # what is printed before the runs, from their folder
 
 
 class Table(NamedTuple):
-    """A table or figure of a paper, with ours beside it."""
+    """What the runs of a `Paper` give."""
 
     rows: Sequence[Mapping[str, Any]]  # {column: cell} for each row
     effects: Sequence[str]  # a sentence for each effect that the paper claims
     figure: Figure
 
 
+class SweepEnded(Exception):
+    """A sweep ended before all its runs were done, and has said why.
+
+    Attributes:
+      status: its exit status.
+    """
+
+    def __init__(self, status: int):
+        super().__init__(f"exit status {status}")
+        self.status = status
+
+
 def run_sweep(sweep: Sweep, folder: Path, *, workers: int = 1) -> list[Row]:
-    """Take all runs of a sweep, or what is left of them; the rows of its `results.csv`.
+    """Run a sweep, or what is left of it; the rows of its `results.csv`.
 
     Raises:
-      UsageError: a run failed; the sweep has said which.
-      Interrupted: a signal ended the sweep.
+      SweepEnded: a run failed, the data are missing, or a signal came.
     """
-    status, workdir = program.main(sweep.arguments(folder, workers=workers)), folder / sweep.name
-    if status > 128:
-        raise Interrupted(f"{workdir}: stopped by a signal", status)
-    if status:
-        raise UsageError(f"{workdir}: expected all runs to end, got status {status}. Run the same command to go on.")
-    with open(workdir / results.RESULTS, newline="", encoding="utf-8") as file:
+    if status := program.main(sweep.arguments(folder, workers=workers)):
+        raise SweepEnded(status)
+    with open(folder / sweep.name / results.RESULTS, newline="", encoding="utf-8") as file:
         return [{**row, "sweep": sweep.name} for row in csv.DictReader(file)]
 
 
@@ -89,8 +98,24 @@ def select(rows: Sequence[Row], column: str, fields: Fields) -> list[float]:
       >>> select([{"seed": "1", "m": "32", "x": "2"}, {"seed": "0", "m": "32", "x": "1"}], "x", {"m": 32})
       [1.0, 2.0]
     """
+    return [read_number(row, column) for row in choose(rows, fields)]
+
+
+def choose(rows: Sequence[Row], fields: Fields) -> list[Row]:
+    """The runs with these values of fields, in the order of their seeds."""
     chosen = [row for row in rows if all(_is(row.get(path, ""), value) for path, value in fields.items())]
-    return [float(row[column]) for row in sorted(chosen, key=lambda row: int(row[SEED]))]
+    return sorted(chosen, key=lambda row: int(row[SEED]))
+
+
+def read_number(row: Row, column: str) -> float:
+    """A number of a run.
+
+    Raises:
+      UsageError: the run has none there: its evaluation was not finite.
+    """
+    if not row[column]:
+        raise UsageError(f"{row.get('run', 'a run')}: expected a number for {column}, got none; it was not finite.")
+    return float(row[column])
 
 
 def _is(text: str, value: Any) -> bool:
@@ -119,9 +144,12 @@ def compare(
     found: dict[int, list[float]] = {}
     values = {path: sorted({row[path] for row in rows}) for path in same}
     for choice in _product(values):
-        pairs = zip(*(select(rows, column, {**fields, **choice}) for fields in (before, after)), strict=True)
-        for seed, (first, second) in enumerate(pairs):
-            found.setdefault(seed, []).append(scale * (second - first))
+        pairs = zip(*(choose(rows, {**fields, **choice}) for fields in (before, after)), strict=True)
+        for first, second in pairs:
+            if first[SEED] != second[SEED]:
+                raise ValueError(f"expected runs of the same seeds, got {first[SEED]} and {second[SEED]}")
+            difference = read_number(second, column) - read_number(first, column)
+            found.setdefault(int(first[SEED]), []).append(scale * difference)
     return found
 
 
@@ -161,26 +189,27 @@ def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, f
     """
     each = [x for found in differences.values() for x in found]
     seeds = [statistics.mean(found) for found in differences.values()]
-    right = sum(x < 0 if falls else x > 0 for x in each)
-    mean = round(statistics.mean(seeds), 9)  # exact zeros are not 1e-15
-    p = _test(seeds)
+    noise = 1e-9 * max(map(abs, each))  # of rounding, which is no sign
+    right = sum(x < -noise if falls else x > noise for x in each)
+    equal = sum(abs(x) <= noise for x in each)
+    mean, p = statistics.mean(seeds), _test(seeds, noise)
     verdict = "not decidable at this size"
-    if p < SIGNIFICANT:
+    if p is not None and p < SIGNIFICANT:
         verdict = "confirmed" if (mean < 0) == falls else "contradicted"
-    return (
-        f"{claim}: {verdict} ({right} of {len(each)} pairs; mean difference {mean:.3g} over {len(seeds)} seeds, "
-        f"p = {p:.2g})."
-    )
+    tested = f"p = {p:.2g}" if p is not None else "no spread to test"
+    pairs = f"{right} of {len(each)} pairs" + (f", {equal} equal" if equal else "")
+    mean = 0.0 if abs(mean) <= noise else mean
+    return f"{claim}: {verdict} ({pairs}; mean difference {mean:.3g} over {len(seeds)} seeds, {tested})."
 
 
-def _test(seeds: Sequence[float]) -> float:
-    """The p-value of a two-sided t-test of mean zero; 1 where nothing can be said.
+def _test(seeds: Sequence[float], noise: float) -> float | None:
+    """The p-value of a two-sided t-test of mean zero; None where nothing can be said.
 
     That is so of one seed, and of seeds that all differ by the same: the scores of a few hundred images are whole
     multiples of one image, so equal differences say nothing of their spread.
     """
-    if len(seeds) < 2 or max(seeds) - min(seeds) <= 1e-6 * max(map(abs, seeds)):
-        return 1.0
+    if len(seeds) < 2 or max(seeds) - min(seeds) <= noise:
+        return None
     return float(stats.ttest_1samp(seeds, 0.0).pvalue)
 
 
@@ -193,14 +222,9 @@ def plot_seeds(axes: Axes, places: Sequence[float], values: Sequence[Sequence[fl
 
 def main(paper: Paper, argv: Sequence[str] | None = None) -> int:
     """Make one table from the command line; return the exit status."""
-    return make(paper, make_parser(paper).parse_args(argv))
-
-
-def make_parser(paper: Paper) -> argparse.ArgumentParser:
-    """The command line of one table."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.papers.{paper.name}", allow_abbrev=False)
     add_options(parser, tuple(paper.scales))
-    return parser
+    return make(paper, parser.parse_args(argv))
 
 
 def add_options(parser: argparse.ArgumentParser, scales: Sequence[str]) -> None:
@@ -211,10 +235,12 @@ def add_options(parser: argparse.ArgumentParser, scales: Sequence[str]) -> None:
 
 
 def make(paper: Paper, options: argparse.Namespace) -> int:
-    """Take the runs of a table and write it, as CSV, Markdown and a picture; return the exit status."""
+    """Run what a table needs and write it, as CSV, Markdown and a picture; return the exit status."""
     folder = options.out / options.scale
     stem = folder / paper.name
     rows: list[Row] = []
+    if paper.introduce is not None:
+        print(f"{paper.introduce(folder / 'runs')}\n", flush=True)
     try:
         for sweep in paper.scales[options.scale]:
             rows += run_sweep(sweep, folder / "runs", workers=options.workers)
@@ -226,8 +252,8 @@ def make(paper: Paper, options: argparse.Namespace) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Interrupted as stopped:  # of which the sweep has said all
-        return stopped.status
+    except SweepEnded as ended:  # the sweep has already reported it
+        return ended.status
     made = describe_runs(rows, folder / "runs")
     text = "\n".join([study.format_table(table.rows), "", *(f"- {line}" for line in table.effects), "", made])
     _write_csv(Path(f"{stem}.csv"), table.rows)

@@ -60,7 +60,7 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
 
 
 def _draw(rows: Sequence[paper.Row], sizes: Sequence[float], weights: Sequence[float]) -> Figure:
-    figure = Figure(figsize=(2 * study.COLUMN, 2.4), layout="constrained")
+    figure = Figure(figsize=(2 * study.COLUMN, 2.6), layout="constrained")
     places = range(len(weights))
     for axes, (name, column) in zip(figure.subplots(1, len(COLUMNS)), COLUMNS.items(), strict=True):
         scale = 1 if column == VARIANCE else 100
@@ -70,7 +70,7 @@ def _draw(rows: Sequence[paper.Row], sizes: Sequence[float], weights: Sequence[f
             paper.plot_seeds(axes, places, scaled, marker="o", color=colour, label=f"m = {m:.0f}")
         axes.set_xticks(places, [f"{weight:g}" for weight in weights])
         axes.set(xlabel="lambda", ylabel=name if scale == 1 else f"{name}, per cent")
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sizes))
     return figure
 
 

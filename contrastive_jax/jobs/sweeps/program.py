@@ -123,7 +123,7 @@ def _sweep(options: Options) -> int:
     sweep = _Sweep(options, left)
     with Counter("Sweep", len(cells), start=len(cells) - len(left), unit="run") as sweep.counter:
         (sweep.run_stacks if options.engine == "vmap" else sweep.run_processes)()
-    path = results.write_results(cells, workdir)
+    path = results.write_results(cells, workdir, done=sweep.done)
     if sweep.failures:
         lines = [f"{workdir / name}: {why}" for name, why in sweep.failures.items()]
         advice = f"{len(lines)} of {len(cells)} runs failed; the same command tries them again, and them alone."
@@ -150,6 +150,7 @@ class _Sweep:
     def __init__(self, options: Options, left: Sequence[Cell]) -> None:
         self._options, self._left = options, left
         self.failures: dict[str, str] = {}
+        self.done = {cell.name for cell in options.cells} - {cell.name for cell in left}
 
     def run_processes(self) -> None:
         """Take each run in a process of its own."""
@@ -196,9 +197,11 @@ class _Sweep:
                     self._end(cell.name, "; ".join(lines))
 
     def _end(self, name: str, error: str | None) -> None:
-        if error is not None:
+        if error is None:
+            self.done.add(name)
+        else:
             self.failures[name] = error
-        results.write_results(self._options.cells, self._options.workdir)
+        results.write_results(self._options.cells, self._options.workdir, done=self.done)
         self.counter.add(1)
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from contrastive_jax.jobs.sweeps.grid import Cell
 from contrastive_jax.jobs.workdir import CONFIG, is_changeable
 
 RESULTS, SUMMARY, OUTPUT = "results.csv", "summary.json", "output"
+_MAX_NAMED = 3  # folders in one line
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -109,23 +110,25 @@ def _find_foreign(cells: Sequence[Cell], workdir: Path) -> list[str]:
     foreign = [name for name in found if name not in known]
     if not foreign:
         return []
-    return [
-        f"{workdir}: {RESULTS} leaves out {len(foreign)} folders that are no cells of this grid: {', '.join(foreign)}."
-    ]
+    named = ", ".join(foreign[:_MAX_NAMED]) + (", ..." if len(foreign) > _MAX_NAMED else "")
+    return [f"{workdir}: {RESULTS} leaves out {len(foreign)} folders that are no cells of this grid: {named}."]
 
 
-def write_results(cells: Sequence[Cell], workdir: Path) -> Path:
-    """Write `results.csv`: a row for each run with a summary, its fields of the grid, and every number of the summary.
+def write_results(cells: Sequence[Cell], workdir: Path, *, done: Container[str]) -> Path:
+    """Write `results.csv`: a row for each run that is done, its fields of the grid, and every number of its summary.
 
     Args:
       cells: of the sweep.
       workdir: of the sweep.
+      done: the names of the cells whose runs are done.
 
     Returns:
       The file.
     """
     table = []
     for cell in cells:
+        if cell.name not in done:
+            continue
         try:
             summary = read_json(workdir / cell.name / SUMMARY)
         except UsageError:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from contrastive_jax.errors import UsageError
 from experiments.papers import paper
 
 ROWS = [
@@ -21,9 +22,18 @@ def test_a_column_of_chosen_runs_is_in_the_order_of_their_seeds():
     assert paper.select([{"seed": "0", "x": "1"}], "x", {"loss.name": "kcl"}) == []  # of a sweep without that field
 
 
+def test_a_number_that_is_missing_is_named():
+    assert paper.read_number({"x": "0.0"}, "x") == 0
+    with pytest.raises(UsageError, match="m=32: expected a number for x, got none; it was not finite"):
+        paper.select([{"run": "m=32", "seed": "0", "x": ""}], "x", {})
+
+
 def test_pairs_of_runs_differ_in_the_change_alone():
     found = paper.compare(ROWS, "x", {"vrns_weight": 0}, {"vrns_weight": 30}, same=["batch_size"])
     assert found == {seed: pytest.approx([300.0, 300.0]) for seed in range(3)}
+    with pytest.raises(ValueError, match="same seeds, got 1 and 2"):
+        without = [row for row in ROWS if row["seed"] != ("2" if row["vrns_weight"] == "30.0" else "1")]
+        paper.compare(without, "x", {"vrns_weight": 30}, {"vrns_weight": 0}, same=["batch_size"])
     with pytest.raises(ValueError, match="zip"):
         paper.compare(ROWS[1:], "x", {"vrns_weight": 0}, {"vrns_weight": 30}, same=["batch_size"])
 
@@ -35,8 +45,13 @@ def test_pairs_of_runs_differ_in_the_change_alone():
         ([-1.0, -1.1, -0.9], False, "contradicted (0 of 3 pairs; mean difference -1 over 3 seeds, p = 0.0033)"),
         ([1.0, 1.1, 0.9], False, "confirmed (3 of 3 pairs"),
         ([1.0, -1.1, 0.9], False, "not decidable at this size (2 of 3 pairs"),
-        ([1.0], False, "not decidable at this size (1 of 1 pairs; mean difference 1 over 1 seeds, p = 1)"),
-        ([0.0, 0.0, 0.0], False, "not decidable at this size (0 of 3 pairs"),
+        ([1.0], False, "not decidable at this size (1 of 1 pairs; mean difference 1 over 1 seeds, no spread to test)"),
+        (
+            [0.0, 0.0, 0.0],
+            False,
+            "not decidable at this size (0 of 3 pairs, 3 equal; mean difference 0 over 3 seeds, no spread to test)",
+        ),
+        ([1e-15, -1e-15, 1.0], False, "not decidable at this size (1 of 3 pairs, 2 equal"),
         ([0.5, 0.5, 0.5 + 1e-12], False, "not decidable at this size (3 of 3 pairs; mean difference 0.5"),
     ],
 )
