@@ -143,7 +143,6 @@ FORMS = {
     "tests/training/test_regime.py::test_distribution_counts_each_set_once": "shard_map-4-8",
     "tests/training/test_regime.py::test_each_device_keeps_the_values_of_its_own_instances": "4-12",
     "tests/training/test_regime.py::test_labels_and_many_views": "8-24",
-    "tests/training/test_regime.py::test_moments_of_negatives_are_the_distributions": "shard_map-4-8",
     "tests/training/test_regime.py::test_values_and_gradients": "shard_map-(2-4|4-8)",
 }
 
