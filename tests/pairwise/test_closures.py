@@ -149,7 +149,7 @@ def assert_same(got, want):
 
 
 def slow_beside(*kept):
-    """What is kept with all others, and of the other pairs of a closure and an order a third, in turn; they are slow."""
+    """What is kept with all others; of the other pairs of a closure and an order a third, in turn, which are slow."""
     for k, name in enumerate(CLOSURES):
         for i, order in enumerate(ORDERS):
             is_kept = name in kept or order in kept
