@@ -21,7 +21,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "results/minutes", "results/cpu"]  # what pages of results include
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 2
 _PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())

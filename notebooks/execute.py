@@ -16,7 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
-SECONDS = 180  # that a notebook may take on two cores
+HANGS_AFTER = 1800  # seconds of one cell; on two idle cores a notebook takes at most 180
 
 
 def read_repository() -> str:
@@ -34,13 +34,13 @@ def execute(path: Path) -> Any:
 
     Raises:
       nbclient.exceptions.CellExecutionError: with the traceback of the cell that fails.
-      nbclient.exceptions.CellTimeoutError: for a cell that takes longer than a notebook may.
+      nbclient.exceptions.CellTimeoutError: for a cell that hangs.
     """
     notebook = nbformat.reads(point_to_repository(path.read_text()), as_version=4)
     with tempfile.TemporaryDirectory() as folder:  # what a notebook writes is left there
         resources = {"metadata": {"path": folder}}
         NotebookClient(
-            notebook, timeout=SECONDS, record_timing=False, coalesce_streams=True, resources=resources
+            notebook, timeout=HANGS_AFTER, record_timing=False, coalesce_streams=True, resources=resources
         ).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":  # warnings and progress of this machine are no part of the page

@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.scale in table.scales:
             print(f"\n## {table.name}\n", flush=True)
             statuses.append(paper.make(table, options))
+        if statuses[-1] > 128:  # a signal ends all
+            return statuses[-1]
     print(f"\nAll tables: {time.perf_counter() - start:.0f} s")
     return max(statuses)
 

@@ -35,6 +35,10 @@ def make_sweeps(make: Callable[..., paper.Sweep]) -> list[paper.Sweep]:
     return [make(_folder(name), {SEED: SEEDS}, **{**AT_TWO_TENTHS, **fields}) for name, fields in METHODS.items()]
 
 
+def _scale(column: str) -> float:
+    return 1.0 if COLUMNS[column] == VARIANCE else 100.0
+
+
 def _folder(name: str) -> str:
     return f"estimators_{name.replace(', ', '_').replace(' ', '_')}"
 
@@ -59,13 +63,13 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     for name, values in found.items():
         row: dict[str, Any] = {"method": name, "m": METHODS[name]["contrast_size"]}
         for column in COLUMNS:
-            row[column] = paper.format_spread(values[column], scale=1 if COLUMNS[column] == VARIANCE else 100)
+            row[column] = paper.format_spread(values[column], scale=_scale(column))
         table.append(row)
     effects = []
     for name in list(METHODS)[1:]:
         for column, verb, falls in (("linear probe", "raises", False), ("variance of negatives", "lowers", True)):
             pairs = zip(found["SimCLR"][column], found[name][column], strict=True)
-            different = {seed: [b - a] for seed, (a, b) in enumerate(pairs)}
+            different = {seed: [_scale(column) * (b - a)] for seed, (a, b) in enumerate(pairs)}
             effects.append(paper.describe_effect(f"{name} {verb} the {column}", different, falls=falls))
     return paper.Table(table, effects, _draw(found))
 

@@ -36,14 +36,14 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
             found = paper.select(rows, PROBE, {TEMPERATURE: t, WEIGHT: weight})
             curves[weight].append([100 * x for x in found])
             row[f"{name}, linear probe"] = paper.format_spread(found, scale=100)
-            row[f"{name}, paper"] = PAPER[t][k] if t in PAPER else ""
+            row[f"{name}, paper (CIFAR-10)"] = PAPER[t][k] if t in PAPER else ""
         table.append(row)
     by_seed = {weight: list(zip(*found, strict=True)) for weight, found in curves.items()}
     pairs = list(enumerate(zip(by_seed[0.0], by_seed[VRNS], strict=True)))
     flatter = {seed: [(max(b) - min(b)) - (max(a) - min(a))] for seed, (a, b) in pairs}
     best = {seed: [max(b) - max(a)] for seed, (a, b) in pairs}
     hot = {TEMPERATURE: TEMPERATURES[-1]}
-    raised = paper.compare(rows, PROBE, {**hot, WEIGHT: 0}, {**hot, WEIGHT: VRNS})
+    raised = paper.compare(rows, PROBE, {**hot, WEIGHT: 0}, {**hot, WEIGHT: VRNS}, scale=100)
     effects = [
         paper.describe_effect(f"VRNS raises the accuracy at temperature {TEMPERATURES[-1]:g}", raised),
         paper.describe_effect("With VRNS the accuracy ranges less over the temperatures", flatter, falls=True),

@@ -41,7 +41,9 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     least, most = sizes[0], sizes[-1]
     for loss, name in LOSSES.items():
         gains = {
-            m: paper.compare(rows, PROBE, {LOSS: loss, SIZE: m, WEIGHT: 0}, {LOSS: loss, SIZE: m, WEIGHT: VRNS})
+            m: paper.compare(
+                rows, PROBE, {LOSS: loss, SIZE: m, WEIGHT: 0}, {LOSS: loss, SIZE: m, WEIGHT: VRNS}, scale=100
+            )
             for m in (least, most)
         }
         more = {seed: [gains[least][seed][0] - gains[most][seed][0]] for seed in gains[least]}

@@ -43,7 +43,7 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
         for k, (name, weight) in enumerate((("SimCLR", 0), ("with VRNS", VRNS))):
             for where, column in (("5,000 pairs", SAMPLE), ("whole set", VARIANCE)):
                 row[f"{name}, {where}"] = paper.format_spread(paper.select(rows, column, {SIZE: m, WEIGHT: weight}))
-            row[f"{name}, paper"] = PAPER[m][k]
+            row[f"{name}, paper (CIFAR-100)"] = PAPER[m][k]
         table.append(row)
     lowered = paper.compare(rows, VARIANCE, {WEIGHT: 0}, {WEIGHT: VRNS}, same=[SIZE])
     grown = paper.compare(rows, VARIANCE, {SIZE: sizes[0], WEIGHT: 0}, {SIZE: sizes[-1], WEIGHT: 0})

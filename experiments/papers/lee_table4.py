@@ -56,7 +56,7 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     effects = [
         paper.describe_effect(
             f"VRNS raises the accuracy at temperature {t:g}",
-            paper.compare(rows, PROBE, {TEMPERATURE: t, WEIGHT: 0}, {TEMPERATURE: t, WEIGHT: VRNS}),
+            paper.compare(rows, PROBE, {TEMPERATURE: t, WEIGHT: 0}, {TEMPERATURE: t, WEIGHT: VRNS}, scale=100),
         )
         for t in PAPER
     ]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from contrastive_jax.errors import UsageError
+from contrastive_jax.errors import Interrupted, UsageError
 from contrastive_jax.jobs.machine import files
 from contrastive_jax.jobs.sweeps import program, results
 from experiments.studies import study
@@ -71,8 +71,11 @@ def run_sweep(sweep: Sweep, folder: Path, *, workers: int = 1) -> list[Row]:
 
     Raises:
       UsageError: a run failed; the sweep has said which.
+      Interrupted: a signal ended the sweep.
     """
     status, workdir = program.main(sweep.arguments(folder, workers=workers)), folder / sweep.name
+    if status > 128:
+        raise Interrupted(f"{workdir}: stopped by a signal", status)
     if status:
         raise UsageError(f"{workdir}: expected all runs to end, got status {status}. Run the same command to go on.")
     with open(workdir / results.RESULTS, newline="", encoding="utf-8") as file:
@@ -95,7 +98,13 @@ def _is(text: str, value: Any) -> bool:
 
 
 def compare(
-    rows: Sequence[Row], column: str, before: Fields, after: Fields, *, same: Sequence[str] = ()
+    rows: Sequence[Row],
+    column: str,
+    before: Fields,
+    after: Fields,
+    *,
+    same: Sequence[str] = (),
+    scale: float = 1.0,
 ) -> dict[int, list[float]]:
     """What a change of fields changes in a column: {seed: a difference for each pair of runs}.
 
@@ -105,13 +114,14 @@ def compare(
       before: the fields of one run of each pair.
       after: the fields of the other.
       same: further fields in which the runs of a pair agree, as they do in their seed.
+      scale: a factor of the differences: 100 for accuracies in points.
     """
     found: dict[int, list[float]] = {}
     values = {path: sorted({row[path] for row in rows}) for path in same}
     for choice in _product(values):
         pairs = zip(*(select(rows, column, {**fields, **choice}) for fields in (before, after)), strict=True)
         for seed, (first, second) in enumerate(pairs):
-            found.setdefault(seed, []).append(second - first)
+            found.setdefault(seed, []).append(scale * (second - first))
     return found
 
 
@@ -164,13 +174,14 @@ def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, f
 
 
 def _test(seeds: Sequence[float]) -> float:
-    """The p-value of a two-sided t-test of mean zero; 1 where nothing can be said."""
-    if len(seeds) < 2 or not any(seeds):
+    """The p-value of a two-sided t-test of mean zero; 1 where nothing can be said.
+
+    That is so of one seed, and of seeds that all differ by the same: the scores of a few hundred images are whole
+    multiples of one image, so equal differences say nothing of their spread.
+    """
+    if len(seeds) < 2 or max(seeds) - min(seeds) <= 1e-6 * max(map(abs, seeds)):
         return 1.0
-    if len(set(seeds)) == 1:
-        return 0.0
-    p = float(stats.ttest_1samp(seeds, 0.0).pvalue)
-    return 1.0 if math.isnan(p) else p
+    return float(stats.ttest_1samp(seeds, 0.0).pvalue)
 
 
 def plot_seeds(axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], **style: Any) -> None:
@@ -215,6 +226,8 @@ def make(paper: Paper, options: argparse.Namespace) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:  # of which the sweep has said all
+        return stopped.status
     made = describe_runs(rows, folder / "runs")
     text = "\n".join([study.format_table(table.rows), "", *(f"- {line}" for line in table.effects), "", made])
     _write_csv(Path(f"{stem}.csv"), table.rows)

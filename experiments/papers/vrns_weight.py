@@ -53,8 +53,8 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     for m in sizes:
         for weight in weights[1:]:
             for column in list(COLUMNS)[:2]:
-                gains = paper.compare(rows, COLUMNS[column], {SIZE: m, WEIGHT: 0}, {SIZE: m, WEIGHT: weight})
-                claim = f"At m = {m:.0f}, VRNS with lambda {weight:g} raises the {column}"
+                gains = paper.compare(rows, COLUMNS[column], {SIZE: m, WEIGHT: 0}, {SIZE: m, WEIGHT: weight}, scale=100)
+                claim = f"At m = {m:.0f}, VRNS with lambda {weight:g} raises the accuracy, {column}"
                 effects.append(paper.describe_effect(claim, gains))
     return paper.Table(table, effects, _draw(rows, sizes, weights))
 
