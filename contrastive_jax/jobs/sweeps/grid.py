@@ -107,7 +107,8 @@ def make_cells(preset: ConfigDict, overrides: Mapping[str, str], grid: Grid) -> 
     faults = {
         f"--grid: config.{path} is given as an option, too; give it once.": None for path in grid if path in overrides
     }
-    found, said, checked = [], io.StringIO(), {}
+    found, said = [], io.StringIO()
+    checked: dict[str, list[str]] = {}
     with contextlib.redirect_stderr(said):
         for index, choice in enumerate(itertools.product(*grid.values())):
             texts = dict(zip(grid, choice, strict=True))
