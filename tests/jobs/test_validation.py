@@ -5,7 +5,7 @@ import pytest
 
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import run
-from tests.jobs.support import check, config
+from tests.jobs.support import check, config, small
 
 
 def test_all_that_is_wrong_is_said_at_once():
@@ -127,19 +127,19 @@ def test_fewer_labels_than_the_probe_needs(tmp_path):
 def test_a_workdir_with_a_broken_configuration(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match=r"config.json: expected the JSON that a run wrote.*another workdir"):
-        run.run(config(), tmp_path)
+        run.run(small(), tmp_path)
 
 
 def test_a_workdir_of_an_earlier_version(tmp_path):
     """Even a field that may change between two starts: without it, the checkpoints are others too."""
-    given = config().to_json().replace('"on_nonfinite": "stop", ', "")
+    given = small().to_json().replace('"on_nonfinite": "stop", ', "")
     assert "on_nonfinite" not in given
     (tmp_path / "config.json").write_text(given)
     with pytest.raises(UsageError, match=r"got another: on_nonfinite \(there None, here 'stop'\)"):
-        run.run(config(), tmp_path)
+        run.run(small(), tmp_path)
     assert (tmp_path / "config.json").read_text() == given
 
 
 def test_steps_below_one(tmp_path):
     with pytest.raises(UsageError, match="--steps=0: expected at least 1"):
-        run.run(config(), tmp_path / "run", steps=0)
+        run.run(small(), tmp_path / "run", steps=0)
