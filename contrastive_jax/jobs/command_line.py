@@ -148,7 +148,7 @@ def apply_overrides(config: ConfigDict, overrides: dict[str, str]) -> list[str]:
     names = [kind.name for kind in parts.KINDS]
     for path in sorted(overrides, key=lambda path: path not in names):
         try:
-            before = config_lib.flatten(config).get(path)
+            before = config_lib.flatten(config)[path] if path in names else None
             config_lib.set_from_text(config, path, overrides[path])
             if path in names and config_lib.flatten(config)[path] != before:
                 kind = parts.KINDS[names.index(path)]

@@ -15,8 +15,8 @@ from contrastive_jax.jobs.workdir import claim_workdir
 
 # Two layers, for what does not depend on the model: they compile in half the time of a ResNet's.
 MLP = {"model.name": "mlp", "model.kwargs.hidden": (16,)}
-# As little evaluation as there can be, for what does not depend on its numbers.
-QUICK = {"evaluation.raw_pixels": False, "evaluation.probe_epochs": 1, "evaluation.draws": 1}
+# As little evaluation as there can be and no pictures, for what does not depend on them.
+QUICK = {"evaluation.raw_pixels": False, "evaluation.probe_epochs": 1, "evaluation.draws": 1, "log.pictures": False}
 _DRAW = {
     view_pictures: ("save_views_picture", view_pictures.save_views_picture),
     neighbour_pictures: ("save_neighbours_picture", neighbour_pictures.save_neighbours_picture),

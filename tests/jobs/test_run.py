@@ -143,7 +143,7 @@ def test_the_similarities_are_those_of_all_pairs_of_training_images(finished):
 def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluate, "MAX_TRAINING_PAIRS", 100)
     with drawing(True):
-        summary = run.run(small(**QUICK, **{"log.distribution": False}), tmp_path, steps=1)
+        summary = run.run(small(**QUICK | {"log.distribution": False, "log.pictures": True}), tmp_path, steps=1)
     assert summary["steps"] == 1 and summary["steps_of_the_whole_run"] == 2 * STEPS_PER_EPOCH
     assert summary["training_set_similarity"]["pairs"] == 100
     assert summary["training_set_similarity"]["trained encoder"]["cross_view"]["count"] == 100 * 99

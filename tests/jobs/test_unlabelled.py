@@ -37,7 +37,7 @@ def labelled(tmp_path_factory):
 
 
 def of(photos, **overrides):
-    return small(**QUICK, **{"data.source": f"folder:{photos}", "batch_size": 16} | overrides)
+    return small(**QUICK | {"data.source": f"folder:{photos}", "batch_size": 16} | overrides)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def finished(photos, tmp_path_factory):
     """A run of one epoch on the folder, with its pictures: its workdir and summary."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     with jax.numpy_dtype_promotion("standard"), drawing(True):
-        return workdir, run.run(of(photos), workdir, steps=4)
+        return workdir, run.run(of(photos, **{"log.pictures": True}), workdir, steps=4)
 
 
 def test_a_folder_without_labels_is_trained_on_and_measured(finished):

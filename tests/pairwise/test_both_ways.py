@@ -63,14 +63,19 @@ def test_rows_and_columns_without_a_negative():
         assert not pullback((jnp.ones(4), jnp.ones(4)))[0].any()
 
 
-@SCALES
+# Both scales where devices are checked, one of them under each other mapping.
 @pytest.mark.parametrize(
-    ("mapping", "implementation"),
+    ("mapping", "implementation", "scale"),
     [
-        *((mapping, "ring") for mapping in MAPPINGS),
-        ("shard_map", "blockwise"),
-        ("pmap", "blockwise"),
-        ("vmap", "dense"),
+        ("shard_map", "ring", 5.0),
+        ("shard_map", "ring", 200.0),
+        ("shard_map_unchecked", "ring", 200.0),
+        ("pmap", "ring", 5.0),
+        ("vmap", "ring", 200.0),
+        ("shard_map", "blockwise", 5.0),
+        ("shard_map", "blockwise", 200.0),
+        ("pmap", "blockwise", 200.0),
+        ("vmap", "dense", 5.0),
     ],
 )
 def test_both_ways_over_devices(mapping, implementation, scale):

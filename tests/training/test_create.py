@@ -39,8 +39,11 @@ def read(step, state):
     return jax.tree.map(np.asarray, nnx.state(step.model(state)))
 
 
-@pytest.mark.parametrize("encoder", [own_parts.Encoder, own_parts.linen_encoder], ids=["nnx", "linen"])
-@pytest.mark.parametrize(("parallelism", "devices"), [("shard_map", 4), ("pmap", 2)])
+@pytest.mark.parametrize(
+    ("encoder", "parallelism", "devices"),
+    [(own_parts.Encoder, "shard_map", 4), (own_parts.linen_encoder, "pmap", 2)],
+    ids=["nnx-shard_map", "linen-pmap"],
+)
 def test_devices_change_nothing(encoder, parallelism, devices):
     """Not even for layers of Flax's own that normalise by the batch and drop at random."""
     one_step, one_state, one = take_steps(encoder)

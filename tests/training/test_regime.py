@@ -18,6 +18,8 @@ ONE_OF_EACH = [(2, 4), (2, 12), (4, 4), (8, 6), (8, 24)]
 OTHER_MAPPINGS = [name for name in MAPPINGS if name != "shard_map"]
 CASES = [("shard_map", *layout) for layout in LAYOUTS]
 CASES += [(name, *layout) for name in OTHER_MAPPINGS for layout in ONE_OF_EACH]
+# Each of those layouts under one of the other mappings, in turn.
+CASES_OF_GRADIENTS = [case for k, case in enumerate(CASES) if case[0] == "shard_map" or k % 3 == 0]
 
 
 def batch():
@@ -51,7 +53,7 @@ def close(got, want):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, want)
 
 
-@pytest.mark.parametrize(("mapping", "devices", "size"), CASES)
+@pytest.mark.parametrize(("mapping", "devices", "size"), CASES_OF_GRADIENTS)
 def test_values_and_gradients(mapping, devices, size):
     instances = batch()
 
@@ -89,7 +91,7 @@ def labelled_and_many_views(instances, *, axis_name):
     }
 
 
-@pytest.mark.parametrize(("devices", "size"), [(1, 12), (2, 24), (4, 8), (8, 12), (8, 24)])
+@pytest.mark.parametrize(("devices", "size"), [(1, 12), (4, 8), (8, 12), (8, 24)])
 def test_labels_and_many_views(devices, size):
     ids = jnp.arange(BATCH) % 11
     views = tuple(jax.random.normal(jax.random.key(0), (3, BATCH, D)))
@@ -112,12 +114,15 @@ def test_labels_and_many_views(devices, size):
 
 @pytest.mark.parametrize(("mapping", "devices", "size"), [case for case in CASES if case[0] in ("shard_map", "pmap")])
 def test_distribution_counts_each_set_once(mapping, devices, size):
+    """And the moments of the negatives are the distribution's."""
     (u, v), ids, *_ = batch()
+    options = {"contrast_size": size, "axis_name": AXIS}
 
     def local(u, v, ids):
-        return regime.distribution(u, v, ids, contrast_size=size, num_bins=10, axis_name=AXIS)
+        full = regime.distribution(u, v, ids, num_bins=10, **options)
+        return full, regime.negative_moments(u, v, ids, **options)
 
-    got = jax.jit(lambda *a: MAPPINGS[mapping](local, devices)(*a, out=PartitionSpec()))(u, v, ids)
+    got, moments = jax.jit(lambda *a: MAPPINGS[mapping](local, devices)(*a, out=PartitionSpec()))(u, v, ids)
     sets = [x.reshape(-1, size, *x.shape[1:]) for x in (u, v, ids)]
     each = jax.vmap(lambda u, v, ids: metrics.similarity_distribution(u, v, ids=ids, num_bins=10))
     want = jax.jit(lambda *sets: metrics.merge(each(*sets)))(*sets)
@@ -126,19 +131,8 @@ def test_distribution_counts_each_set_once(mapping, devices, size):
         np.testing.assert_array_equal(a.counts, b.counts)
         assert a.count == b.count
         np.testing.assert_allclose(a[2:], b[2:], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(("mapping", "devices", "size"), [case for case in CASES if case[0] in ("shard_map", "pmap")])
-def test_moments_of_negatives_are_the_distributions(mapping, devices, size):
-    (u, v), ids, *_ = batch()
-    options = {"contrast_size": size, "axis_name": AXIS}
-
-    def local(u, v, ids):
-        full = regime.distribution(u, v, ids, num_bins=10, **options).cross_view
-        return regime.negative_moments(u, v, ids, **options), (full.count, full.mean, full.variance)
-
-    got, want = jax.jit(lambda *a: MAPPINGS[mapping](local, devices)(*a, out=PartitionSpec()))(u, v, ids)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+    full = got.cross_view
+    np.testing.assert_allclose(moments, (full.count, full.mean, full.variance), rtol=1e-5, atol=1e-7)
 
 
 def test_a_size_that_does_not_divide_the_batch_is_refused():

@@ -108,12 +108,13 @@ def make_cells(preset: ConfigDict, overrides: Mapping[str, str], grid: Grid) -> 
         f"--grid: config.{path} is given as an option, too; give it once.": None for path in grid if path in overrides
     }
     found, said = [], io.StringIO()
+    checked: dict[str, list[str]] = {}
     with contextlib.redirect_stderr(said):
         for index, choice in enumerate(itertools.product(*grid.values())):
             texts = dict(zip(grid, choice, strict=True))
             config = preset.copy_and_resolve_references()
             here = command_line.apply_overrides(config, {**overrides, **texts})
-            faults |= dict.fromkeys(here or _check(config))
+            faults |= dict.fromkeys(here or _check(config, checked))
             if not here:
                 flat = config_lib.flatten(config)
                 found.append((index, texts, {path: flat[path] for path in grid}, config))
@@ -126,12 +127,22 @@ def make_cells(preset: ConfigDict, overrides: Mapping[str, str], grid: Grid) -> 
     return [Cell(index, _name(values, labels), texts, values, config) for index, texts, values, config in found]
 
 
-def _check(config: ConfigDict) -> list[str]:
-    """All that is wrong with a cell, as far as it shows without its images, its devices and their precisions."""
+def _check(config: ConfigDict, checked: dict[str, list[str]]) -> list[str]:
+    """All that is wrong with a cell, as far as it shows without its images, its devices and their precisions.
+
+    Cells that differ in their seeds alone are checked once: `checked` keeps what was found.
+    """
     if faults := [fault for _, fault in validation.field_faults(config)]:
         return faults
     config = config.copy_and_resolve_references()
-    config.loss.precision = "highest"
+    config.seed, config.loss.precision = 0, "highest"
+    key = repr(config_lib.flatten(config))
+    if key not in checked:
+        checked[key] = _check_together(config)
+    return checked[key]
+
+
+def _check_together(config: ConfigDict) -> list[str]:
     try:
         validation.check(config, parts.resolve(config, parts.NONE), num_devices=1)
     except UsageError as error:

@@ -4,6 +4,7 @@ import pytest
 
 from configs import digits
 from contrastive_jax.errors import UsageError
+from contrastive_jax.jobs import validation
 from contrastive_jax.jobs.sweeps.grid import make_cells, parse_grid
 
 MANY = "loss.kwargs.temperature=0.1,0.2,0.5 vrns_weight=0,30 seed=0,1,2"
@@ -42,6 +43,20 @@ def test_brackets_and_quotes_protect(text, expected):
 def test_what_is_no_grid_is_refused(text):
     with pytest.raises(UsageError, match="--grid: expected"):
         parse_grid(text)
+
+
+def test_cells_that_differ_in_their_seeds_alone_are_checked_once(monkeypatch):
+    check, checked = validation.check, []
+
+    def count(config, *rest, **options):
+        checked.append((config.loss.kwargs.temperature, config.vrns_weight))
+        check(config, *rest, **options)
+
+    monkeypatch.setattr(validation, "check", count)
+    assert [cell.config.seed for cell in cells(MANY)] == [0, 1, 2] * 6
+    assert len(checked) == len(set(checked)) == 6
+    with pytest.raises(UsageError, match=r"^config\.seed=-1: expected a whole number from 0"):
+        cells("seed=0,-1")
 
 
 def test_tuples_and_names_of_parts():

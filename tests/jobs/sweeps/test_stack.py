@@ -61,14 +61,15 @@ def assert_same_run(ours, alone, *, rtol=2e-3, atol=2e-4):
         assert (ours / name).read_text() == (alone / name).read_text()
 
 
-@pytest.mark.parametrize("values", [RAGGED, EVEN], ids=["ragged", "even"])
-def test_each_run_of_a_stack_is_the_run_alone(values, tmp_path):
+# Of the even ones the two that lie crosswise: a stack that mixed up seeds and numbers would swap them.
+@pytest.mark.parametrize(("values", "compared"), [(RAGGED, (0, 1, 2, 3)), (EVEN, (1, 2))], ids=["ragged", "even"])
+def test_each_run_of_a_stack_is_the_run_alone(values, compared, tmp_path):
     configs = [small(**QUICK, **own) for own in values]
     assert stack.group(configs) == [[0, 1, 2, 3]]
     workdirs, errors = take(configs, tmp_path / "stack", steps=STEPS)
     assert errors == [None] * 4
-    for k, config in enumerate(configs):
-        run.run(config, tmp_path / f"alone{k}", steps=STEPS)
+    for k in compared:
+        run.run(configs[k], tmp_path / f"alone{k}", steps=STEPS)
         assert_same_run(workdirs[k], tmp_path / f"alone{k}")
     logged = [("vrns" in rows.read_rows(workdir / rows.ROWS)[0]) for workdir in workdirs]
     assert logged == [bool(own.get(WEIGHT)) for own in values]
