@@ -214,7 +214,7 @@ def test_each_loss_is_compared_where_its_balance_is_lowest():
 
     def value(sweep, config):
         t, noise = config.loss.kwargs.get("temperature", 0.2), config.seed / 1000
-        geometry = dict.fromkeys(list(koromilas_properties.PROPERTIES.values())[:-1], 0.3 + noise)
+        geometry = dict.fromkeys(list(koromilas_properties.PROPERTIES.values())[:-1], 0.3 + noise + t / 1000)
         geometry[koromilas_properties.PROPERTIES["uniformity"]] = abs(t - 0.2) - 3 + noise
         rank = 40 + 5 * (config.loss.name == "dhel") * (1 + noise) * (1 if t == 0.2 else -1)
         return {**geometry, koromilas_properties.PROPERTIES["effective rank"]: rank, paper.PROBE: 0.5 - t + noise}
