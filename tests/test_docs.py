@@ -14,9 +14,9 @@ from flax import nnx
 from PIL import Image
 
 from contrastive_jax import losses, models
-from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs import parts, validation, weights, workdir
+from contrastive_jax.jobs.fields import FIELDS
 from contrastive_jax.jobs.sweeps import program
 from tests.command_line import parse
 from tests.jobs.support import QUICK, drawing, save_start
@@ -156,10 +156,10 @@ def test_examples_that_stand_alone(code):
 
 @pytest.mark.parametrize(("page", "before"), [("reading", ""), ("from_pytorch", r"--config\.")])
 def test_the_fields_that_a_page_names_exist(page, before):
-    sections = "|".join({path.split(".")[0] for path in config_lib.FIELDS if "." in path})
+    sections = "|".join({path.split(".")[0] for path in FIELDS if "." in path})
     named = re.findall(rf"`{before}((?:{sections})\.(?!png)\w+)", (DOCS / f"{page}.md").read_text())
     open_sections = {"loss.kwargs", "model.head_kwargs", "model.kwargs", "optimizer.kwargs"}  # a part's own arguments
-    assert len(named) > 5 and set(named) <= config_lib.FIELDS.keys() | open_sections
+    assert len(named) > 5 and set(named) <= FIELDS.keys() | open_sections
 
 
 def test_the_losses_that_a_page_names_exist():
@@ -236,8 +236,8 @@ def test_the_number_of_losses():
 def test_the_fields_that_may_change():
     page = (DOCS / "many_devices.md").read_text()
     stated = set(re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`[\w.]+`.*?) \|", page, re.MULTILINE))))
-    changeable = {path for path in config_lib.FIELDS if workdir.is_changeable(path)}
-    assert changeable == {path for path in config_lib.FIELDS if path in stated or path.startswith("evaluation.")}
+    changeable = {path for path in FIELDS if workdir.is_changeable(path)}
+    assert changeable == {path for path in FIELDS if path in stated or path.startswith("evaluation.")}
     assert "`evaluation.*`" in page
 
 

@@ -16,7 +16,7 @@ from contrastive_jax.data.sources import Source
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import parts
-from contrastive_jax.jobs.config import FIELDS
+from contrastive_jax.jobs.fields import FIELDS
 from contrastive_jax.losses import contract
 from contrastive_jax.training.objective import LOSSES, MAX_SCALE, Instances, Objective
 

@@ -61,7 +61,7 @@ def _draw(curves: dict[float, list[list[float]]]) -> Figure:
     axes.set_xticks(TEMPERATURES, map(str, TEMPERATURES))
     axes.minorticks_off()
     axes.set(xlabel="temperature", ylabel="linear probe, top-1 in per cent")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -65,7 +65,7 @@ def _draw(rows: Sequence[paper.Row], sizes: Sequence[int]) -> Figure:
         axes.set_xticks(sizes, map(str, sizes))
         axes.set(xlabel="m", title=name)
     figure.axes[0].set(ylabel="linear probe, top-1 in per cent")
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

@@ -72,7 +72,7 @@ def _draw(rows: Sequence[paper.Row]) -> Figure:
         paper.plot_seeds(axes, tuple(PAPER), percent, marker="o", color=colour, label=name)
         axes.plot(tuple(PAPER), [both[k] for both in PAPER.values()], ":", marker="x", color=colour)
     axes.set(xlabel="temperature", ylabel="linear probe, top-1 in per cent", title="dotted: the paper")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -9,6 +9,7 @@ from configs import cifar10, cifar100, digits, fashion_mnist, folder, imagenet10
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs import run
+from contrastive_jax.jobs.fields import FIELDS
 from contrastive_jax.jobs.logs import rows as logs
 from contrastive_jax.jobs.machine.checkpoints import Checkpoints
 from contrastive_jax.training import objective
@@ -48,7 +49,7 @@ def test_a_contrast_set_of_several_batches(tmp_path):
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
 def test_every_preset_takes_a_step(preset, tmp_path):
     job = preset.get_config()
-    assert {path for path in config_lib.flatten(job) if "kwargs" not in path} == config_lib.FIELDS.keys()
+    assert {path for path in config_lib.flatten(job) if "kwargs" not in path} == FIELDS.keys()
     set_fields(job, TINY)
     job.data.image_size = min(job.data.image_size, 32)
     if job.data.source != "digits":
