@@ -5,8 +5,9 @@
 Lee 2025 searches lambda in {0.1, 0.3, 1, 3, 10, 30, 100} and takes 30 for Table 1.
 """
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -20,19 +21,18 @@ POSITIVES = "whole_training_set_similarity.trained encoder.positive_mean"
 COLUMNS = {"linear probe": PROBE, "five labels a class": FEW_LABELS, "variance of negatives": VARIANCE}
 
 
-def make_grid(weights: Sequence[float], sizes: Sequence[int]) -> dict[str, Sequence[Any]]:
-    """Weights, the first of which is 0, against batch sizes."""
-    return {SIZE: sizes, WEIGHT: [f"{weight:g}" for weight in weights], SEED: SEEDS}
+def make_sweeps(make: Callable[..., paper.Sweep], weights: Sequence[float], sizes: Sequence[int]) -> list[paper.Sweep]:
+    """The sweeps of weights against batch sizes, of which Table 1 has those without VRNS and with its own weight."""
+    return [
+        make("batch_size", settings.by_size(["simclr"], sizes), **AT_TWO_TENTHS),
+        make("vrns_weight", {SIZE: sizes, WEIGHT: [f"{x:g}" for x in weights], SEED: SEEDS}, **AT_TWO_TENTHS),
+    ]
 
 
 SCALES = {
-    "minutes": [settings.digits("vrns_weight", make_grid((0, 1, 10, 30, 100), (32, 256)), **AT_TWO_TENTHS)],
-    "cpu": [settings.cifar10("vrns_weight", make_grid((0, 0.3, 1, 3, 10, 30), (32, 256)), **AT_TWO_TENTHS)],
-    "paper": [
-        settings.paper(
-            "cifar10", "vrns_weight", make_grid((0, 0.1, 0.3, 1, 3, 10, 30, 100), settings.SIZES), **AT_TWO_TENTHS
-        )
-    ],
+    "minutes": make_sweeps(settings.digits, (1, 10, 100), settings.FEW_SIZES),
+    "cpu": make_sweeps(settings.cifar10, (0.3, 1, 3, 10), (32, 256)),
+    "paper": make_sweeps(functools.partial(settings.paper, "cifar10"), (0.1, 0.3, 1, 3, 10, 100), settings.SIZES),
 }
 
 
