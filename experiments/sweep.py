@@ -1,11 +1,11 @@
-"""Take every run of a grid over fields of a preset, and write one table of all results.
+"""Train every run of a grid over fields of a preset, and write one table of all results.
 
     python -m experiments.sweep --config=configs/digits.py --workdir=runs/sweep \\
       --grid="loss.kwargs.temperature=0.1,0.2,0.5 vrns_weight=0,30 seed=0,1,2"
 
 Each cell of the grid is a run of its own in a folder of the workdir. The same command resumes: runs that are done are
-skipped, those that failed are tried again. `--workers=2` takes two runs at once in processes of their own;
-`--engine=vmap` takes all runs that differ in numbers alone (temperature, weights, learning rate, seed) as one program.
+skipped, those that failed are tried again. `--workers=2` has two runs going at once, in processes of their own;
+`--engine=vmap` trains runs that differ in numbers alone (temperature, weights, learning rate, seed) in one program.
 """
 
 import signal

@@ -32,7 +32,7 @@ class Evaluation(NamedTuple):
     geometry: dict[str, evaluation.Geometry]  # of the test set
     similarity: dict[str, metrics.SimilarityDistribution]  # of at most `MAX_TRAINING_PAIRS` of the training set
     whole: dict[str, evaluation.Similarities]  # of the whole training set
-    neighbours: neighbours.Neighbours  # test images and the training images nearest to them
+    neighbours: neighbours.Neighbours | None  # test images and the training images nearest to them, for a picture
 
 
 def evaluate(
@@ -66,10 +66,13 @@ def evaluate(
             u, v = embed(job.train, len(job.train))
         similarity[name] = metrics.to_host(_describe(u[some], v[some], num_bins=job.config.log.num_bins))
         whole[name] = _measure_whole(u, v)
-    features = passes.bind(encoders[TRAINED], encode.features)
-    with _count("Finding nearest neighbours", neighbours.num_images(job.test, job.train)) as counter:
-        near = neighbours.find(features, job.test, job.train, config=job.config, watch=counter.watch)
+    near = _find_neighbours(job, passes.bind(encoders[TRAINED], encode.features)) if job.config.log.pictures else None
     return Evaluation(scores, geometry, similarity, whole, near)
+
+
+def _find_neighbours(job: Job, features: Callable[..., jax.Array]) -> neighbours.Neighbours:
+    with _count("Finding nearest neighbours", neighbours.num_images(job.test, job.train)) as counter:
+        return neighbours.find(features, job.test, job.train, config=job.config, watch=counter.watch)
 
 
 _describe = jax.jit(metrics.similarity_distribution, static_argnames="num_bins")  # compiled once in a process

@@ -28,6 +28,8 @@ from contrastive_jax.jobs.workdir import claim_workdir
 from contrastive_jax.training import gradient
 from contrastive_jax.training.state import TrainState
 
+VIEWS = "views.png"
+
 
 def run(
     config: ConfigDict,
@@ -85,7 +87,7 @@ def train(
     """Take the remaining steps up to `stop`; return the final state and the speed (of None without a step)."""
     encode = passes.make(job) if encode is None else encode
     state, start = resume(job, checkpoints, stop)
-    if processes.is_first() and start == 0:
+    if processes.is_first() and start == 0 and job.config.log.pictures:
         save_views(job)
     with open_log(job, start) as log, _open_progress(job, start, stop) as bar, signals.watch_signals() as watch:
         if start == stop:
@@ -211,14 +213,12 @@ _random_views = jax.jit(views.random_views, static_argnames=("num_views", "confi
 
 
 def save_views(job: Job) -> None:
-    """Save a picture of the first images and their views, if the run draws pictures."""
-    if not job.config.log.pictures:
-        return
+    """Save a picture of the first images and their views."""
     indices = np.arange(min(16, len(job.train)))
     images, config = sources.take(job.train, indices), job.program.view_config
     options = {"seed": np.uint32(job.config.seed), "epoch": 0, "num_views": job.program.num_views, "config": config}
     drawn = np.asarray(_random_views(images, indices.astype(np.int32), **options))
-    path = job.workdir / "views.png"
+    path = job.workdir / VIEWS
     _draw(path, lambda: view_pictures.save_views_picture(path, images, drawn, mean=config.mean, std=config.std))
 
 
@@ -233,12 +233,14 @@ def _draw(path: Path, save: Callable[[], None]) -> None:
 
 
 def _save_similarity(job: Job, found: evaluate.Evaluation) -> None:
+    """Save the histograms and, if the run draws pictures, these."""
     counts, logged = None, rows.read_rows(job.workdir / rows.ROWS)
     if job.config.log.distribution:
         counts = rows.read_counts(job.workdir / rows.COUNTS, job.config.log.num_bins)
     training_set = [found.similarity[name] for name in (evaluate.UNTRAINED, evaluate.TRAINED)]
     rows.save_similarity(job.workdir / "similarity.npz", counts, training_set)
-    if not job.config.log.pictures:
+    near = found.neighbours
+    if near is None:
         return
     title = pictures.describe(job.config, contrast_size=job.contrast_size, num_instances=len(job.train))
     optimum = rows.compute_optimum(num_instances=len(job.train), contrast_size=job.contrast_size)
@@ -247,9 +249,10 @@ def _save_similarity(job: Job, found: evaluate.Evaluation) -> None:
         path,
         lambda: pictures.save_similarity_picture(path, counts, logged, training_set, optimum=optimum, title=title),
     )
-
-    near = job.workdir / "neighbours.png"
-    _draw(near, lambda: neighbour_pictures.save_neighbours_picture(near, found.neighbours))
+    beside = job.workdir / "neighbours.png"
+    _draw(beside, lambda: neighbour_pictures.save_neighbours_picture(beside, near))
+    if not (job.workdir / VIEWS).exists():  # of a run that drew no pictures when it began
+        save_views(job)
 
 
 def finish(

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,22 @@ _CHANGEABLE = (
 )
 
 
-def is_changeable(path: str) -> bool:
+def may_differ(path: str, recorded: Collection[str]) -> bool:
     """Whether a field may differ when a run is resumed. No such field changes what is trained, except through `skip`.
 
-    A run whose evaluation differs is evaluated again.
+    A run whose evaluation differs is evaluated again. A run that was recorded without a field is of another version,
+    and is not resumed.
+
+    Args:
+      path: the field.
+      recorded: the fields of the run's `config.json`, by their paths.
 
     Example:
-      >>> is_changeable("evaluation.raw_pixels"), is_changeable("optimizer.learning_rate")
-      (True, False)
+      >>> recorded = {"evaluation.draws": 5, "seed": 0}
+      >>> [may_differ(path, recorded) for path in ("evaluation.draws", "evaluation.every", "seed")]
+      [True, False, False]
     """
-    return path in _CHANGEABLE or path.startswith("evaluation.")
+    return path in recorded and (path in _CHANGEABLE or path.startswith("evaluation."))
 
 
 @contextlib.contextmanager
@@ -89,7 +95,7 @@ def _compare_config(job: Job) -> None:
     differ = [
         f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
         for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and not (is_changeable(name) and name in theirs)
+        if theirs.get(name) != ours.get(name) and not may_differ(name, theirs)
     ]
     if differ:
         raise UsageError(

@@ -2,7 +2,7 @@
 
     python -m experiments.papers.lee_table4 [--out=runs/papers] [--workers=1]
 
-For accelerators: prints the command of each run beside the paper's number, then takes the runs. The images are
+For accelerators: prints the command of each run beside the paper's number, then starts the runs. The images are
 data/imagenet100/train/CLASS/* and data/imagenet100/test/CLASS/*, as configs/imagenet100.py says.
 """
 

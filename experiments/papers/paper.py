@@ -264,7 +264,7 @@ def make(paper: Paper, options: argparse.Namespace) -> int:
 
 
 def describe_runs(rows: Sequence[Row], folder: Path) -> str:
-    """Where and when runs were taken: their number, seconds, machines, versions and commits."""
+    """Where and when runs were made: their number, seconds, machines, versions and commits."""
     seconds: list[float] = []
     said: dict[str, None] = {}
     for row in rows:

@@ -155,6 +155,14 @@ def test_one_step_without_the_logged_distribution_measures_a_sample(tmp_path, ca
     assert "in batch" not in out
 
 
+def test_pictures_that_are_switched_on_later_are_all_drawn(tmp_path):
+    run.run(small(**QUICK), tmp_path, steps=1)
+    assert not list(tmp_path.glob("*.png"))
+    with drawing(True):
+        run.run(small(**QUICK | {"log.pictures": True}), tmp_path, steps=1)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"neighbours.png", "similarity.png", "views.png"}
+
+
 def test_tensorboard_holds_the_histograms(finished):
     workdir, _ = finished
     data = b"".join(p.read_bytes() for p in (workdir / "tensorboard").iterdir())

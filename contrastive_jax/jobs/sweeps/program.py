@@ -5,14 +5,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 from ml_collections import ConfigDict
 
+from contrastive_jax.data import sources
 from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
 from contrastive_jax.jobs import command_line, opening, parts
-from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.jobs.machine import storage
@@ -40,19 +40,19 @@ class Options(NamedTuple):
 def _build_parser() -> command_line.Parser:
     parser = command_line.Parser(
         prog="python -m experiments.sweep",
-        description="Take every run of a grid over fields of a preset, and write one table of all results.",
+        description="Train every run of a grid over fields of a preset, and write one table of all results.",
         epilog="Any field can be set for all runs: --config.epochs=10.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="the preset: a file of configs/, or the config.json of a run")
     parser.add_argument("--grid", required=True, metavar="FIELD=VALUE,VALUE ...", help="the fields that vary")
     parser.add_argument("--workdir", required=True, type=Path, help="the folder of the sweep; each run has one in it")
-    parser.add_argument("--engine", default="processes", choices=ENGINES, help="how the runs are taken (%(default)s)")
+    parser.add_argument("--engine", default="processes", choices=ENGINES, help="how they are run (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes at once, which share the cores (%(default)s)")
     parser.add_argument("--most", type=int, default=64, help="with --engine=vmap: runs in one program (%(default)s)")
     parser.add_argument("--steps", type=int, help="stop each run after this many steps in total")
-    parser.add_argument("--cell", type=int, metavar="K", help="take run K alone, from 0, for an array of jobs")
-    parser.add_argument("--list", action="store_true", help="print the runs and their folders, and take none")
+    parser.add_argument("--cell", type=int, metavar="K", help="run K alone, from 0, for an array of jobs")
+    parser.add_argument("--list", action="store_true", help="print the runs and their folders, and start none")
     return parser
 
 
@@ -111,19 +111,21 @@ def train_arguments(options: Options, cell: Cell) -> list[str]:
 
 
 def _sweep(options: Options) -> int:
-    """Take the runs that are not done; return the exit status."""
+    """Run what is not done; return the exit status."""
     cells, workdir = options.cells, options.workdir
     job_lib.check_workdir(workdir)
     for line in results.check_folders(cells, workdir):
         print(line, file=sys.stderr)
-    left = [cell for cell in cells if not results.is_done(cell, workdir, steps=options.steps)]
-    if len(left) < len(cells):
-        print(f"{len(cells) - len(left)} of {len(cells)} runs are done already.", file=sys.stderr)
-    _check_data([cell.config for cell in left])
-    sweep = _Sweep(options, left)
-    with Counter("Sweep", len(cells), start=len(cells) - len(left), unit="run") as sweep.counter:
-        (sweep.run_stacks if options.engine == "vmap" else sweep.run_processes)()
-    path = results.write_results(cells, workdir, done=sweep.done)
+    opened = _open_data([cell.config for cell in cells if not results.is_done(cell, workdir, steps=options.steps)])
+    with storage.hold_lock(workdir):
+        results.check_data(cells, workdir, opened)
+        left = [cell for cell in cells if not results.is_done(cell, workdir, steps=options.steps)]
+        if len(left) < len(cells):
+            print(f"{len(cells) - len(left)} of {len(cells)} runs are done already.", file=sys.stderr)
+        sweep = _Sweep(options, left)
+        with Counter("Sweep", len(cells), start=len(cells) - len(left), unit="run") as sweep.counter:
+            (sweep.run_stacks if options.engine == "vmap" else sweep.run_processes)()
+        path = results.write_results(cells, workdir, done=sweep.done)
     if sweep.failures:
         lines = [f"{workdir / name}: {why}" for name, why in sweep.failures.items()]
         advice = f"{len(lines)} of {len(cells)} runs failed; the same command tries them again, and them alone."
@@ -132,18 +134,24 @@ def _sweep(options: Options) -> int:
     return 1 if sweep.failures else 0
 
 
-def _check_data(configs: Sequence[ConfigDict]) -> None:
+def _open_data(configs: Sequence[ConfigDict]) -> dict[str, Any]:
     """Open every data set once: what cannot be opened would end each run in the same words.
+
+    Returns:
+      {`results.name_data`: the fingerprint of its training images}.
 
     Raises:
       UsageError: a data set is missing or broken.
     """
-    for config in {repr(sorted(config_lib.flatten(config.data).items())): config for config in configs}.values():
-        opening.open_data(config, parts.resolve(config, parts.NONE))
+    found = {results.name_data(config): config for config in configs}
+    return {
+        name: sources.fingerprint(opening.open_data(config, parts.resolve(config, parts.NONE)).train)
+        for name, config in found.items()
+    }
 
 
 class _Sweep:
-    """Takes runs and keeps count of those that failed."""
+    """Runs what is left, and keeps count of what failed."""
 
     counter: Counter
 
@@ -153,7 +161,7 @@ class _Sweep:
         self.done = {cell.name for cell in options.cells} - {cell.name for cell in left}
 
     def run_processes(self) -> None:
-        """Take each run in a process of its own."""
+        """Run each in a process of its own."""
         train = [sys.executable, "-u", "-m", "experiments.train"]
         folder = self._options.workdir / results.OUTPUT
         tasks = [
@@ -169,7 +177,7 @@ class _Sweep:
             local.run_all(tasks, local.divide_machine(min(self._options.workers, len(tasks))), ended)
 
     def run_stacks(self) -> None:
-        """Take the runs in as few programs as hold them."""
+        """Run them in as few programs as hold them."""
         from contrastive_jax.jobs.sweeps import stack, stacked_runs
 
         storage.silence_repeated_errors()

@@ -6,11 +6,14 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from contrastive_jax.data import sources
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs.machine import files
 from contrastive_jax.jobs.sweeps.grid import Cell
-from contrastive_jax.jobs.workdir import CONFIG, is_changeable
+from contrastive_jax.jobs.workdir import CONFIG, DATA, may_differ
 
 RESULTS, SUMMARY, OUTPUT = "results.csv", "summary.json", "output"
 _MAX_NAMED = 3  # folders in one line
@@ -48,7 +51,7 @@ def is_done(cell: Cell, workdir: Path, *, steps: int | None = None) -> bool:
         summary, recorded = read_json(folder / SUMMARY), read_json(folder / CONFIG)
     except UsageError:
         return False
-    if summary is None or recorded is None or list(_find_differences(cell, recorded)):
+    if summary is None or recorded is None or list(_find_differences(cell, config_lib.flatten(recorded))):
         return False
     # A run writes the configuration again before it is evaluated by other settings.
     if (folder / SUMMARY).stat().st_mtime_ns < (folder / CONFIG).stat().st_mtime_ns:
@@ -59,11 +62,11 @@ def is_done(cell: Cell, workdir: Path, *, steps: int | None = None) -> bool:
 
 
 def _find_differences(cell: Cell, recorded: Mapping[str, Any]) -> Iterator[str]:
-    """The fields in which a run's recorded configuration differs from that of its cell."""
-    ours, theirs = config_lib.flatten(json.loads(cell.config.to_json())), config_lib.flatten(recorded)
-    for path in sorted(ours.keys() | theirs.keys()):
+    """The fields in which a run's recorded configuration, {path: value}, differs from that of its cell."""
+    ours = config_lib.flatten(json.loads(cell.config.to_json()))
+    for path in sorted(ours.keys() | recorded.keys()):
         recorded_later = path == "model.weights_sha256" and ours.get(path) is None
-        if ours.get(path) != theirs.get(path) and not recorded_later:
+        if ours.get(path) != recorded.get(path) and not recorded_later:
             yield path
 
 
@@ -89,7 +92,10 @@ def check_folders(cells: Sequence[Cell], workdir: Path) -> list[str]:
         except UsageError as error:
             faults.append(f"{error} Move {folder} away to run this cell again.")
             continue
-        differ = [path for path in _find_differences(cell, recorded or {}) if recorded and not is_changeable(path)]
+        if recorded is None:
+            continue
+        fields = config_lib.flatten(recorded)
+        differ = [path for path in _find_differences(cell, fields) if not may_differ(path, fields)]
         if differ:
             faults.append(
                 f"{folder}: expected the run of this cell, got one that differs in {', '.join(differ)}. "
@@ -102,6 +108,36 @@ def check_folders(cells: Sequence[Cell], workdir: Path) -> list[str]:
     if faults:
         raise UsageError("\n".join(faults))
     return notes + _find_foreign(cells, workdir)
+
+
+def name_data(config: ConfigDict) -> str:
+    """What a configuration says of its training images."""
+    return repr({path: value for path, value in config_lib.flatten(config).items() if path.startswith("data.")})
+
+
+def check_data(cells: Sequence[Cell], workdir: Path, opened: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that runs whose configurations name the same training images have them.
+
+    Args:
+      cells: of the sweep.
+      workdir: of the sweep.
+      opened: {`name_data`: fingerprint} of the images of the runs that are left.
+
+    Raises:
+      UsageError: a line for each run that began with others.
+    """
+    known: dict[str, tuple[Any, str]] = {name: (found, "") for name, found in opened.items()}
+    faults = []
+    for cell in cells:
+        folder = workdir / cell.name
+        recorded = (read_json(folder / DATA) or {}).get("train")
+        if recorded is None:
+            continue
+        expected, where = known.setdefault(name_data(cell.config), (recorded, f" in {folder}"))
+        if differs := sources.compare_fingerprints(recorded, expected):
+            faults.append(f"{folder}: {differs}{where}. Restore the images, or give another workdir.")
+    if faults:
+        raise UsageError("\n".join(faults))
 
 
 def _find_foreign(cells: Sequence[Cell], workdir: Path) -> list[str]:

@@ -61,12 +61,12 @@ class _Lane:
             folder, keep = self.job.workdir / "checkpoints", self.job.config.checkpoint.keep
             self.checkpoints = self._open.enter_context(Checkpoints(folder, keep=keep))
             self.state, self.start = run.resume(self.job, self.checkpoints, stop)
-            if self.start == 0:
+            if self.start == 0 and self.job.config.log.pictures:
                 self._save_views()
 
     def _save_views(self) -> None:
         """Save the picture of the views; runs of a seed have the same, and drawing it takes a second."""
-        path = self.job.workdir / "views.png"
+        path = self.job.workdir / run.VIEWS
         if drawn := self._views.get(self.job.config.seed):
             shutil.copyfile(drawn, path)
             return

@@ -57,7 +57,7 @@ def accuracy(values):
 
 @pytest.fixture
 def made_up(monkeypatch):
-    """Sweeps that take no runs: their numbers are made up from the fields of the grid."""
+    """Sweeps that train nothing: their numbers are made up from the fields of the grid."""
     noise = np.random.default_rng(0)
 
     def main(arguments):

@@ -1,4 +1,4 @@
-"""The command line of a sweep: which runs it takes, what it skips, what it says of those that fail."""
+"""The command line of a sweep: which runs it starts, what it skips, what it says of those that fail."""
 
 import csv
 import json
@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 import contrastive_jax
 from contrastive_jax.errors import Interrupted, UsageError
 from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs.machine import storage
 from contrastive_jax.jobs.sweeps import local, program, results, stacked_runs
 from experiments import embed, evaluate, export, show
 from tests.jobs.support import MLP, QUICK, as_options
@@ -178,6 +179,22 @@ def test_data_that_are_missing_are_one_line(engine, taken, tmp_path, capsys):
     assert program.main(command) == 2 and not taken[0] and not (tmp_path / "new").exists()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: config.data.source='folder:{tmp_path / 'none'}'")
+
+
+def test_two_sweeps_of_one_workdir_are_refused(taken, tmp_path, capsys):
+    with storage.hold_lock(tmp_path):
+        assert program.main(arguments(tmp_path)) == 2 and not taken[0]
+    assert f"--workdir={tmp_path}: expected a path that no other process writes to" in capsys.readouterr().err
+
+
+def test_runs_of_other_data_are_refused_before_any_run(taken, tmp_path, capsys):
+    names, fails = taken
+    fails.clear()
+    program.main(arguments(tmp_path))
+    (tmp_path / names[0] / "data.json").write_text('{"train": {"count": 5}}')
+    assert program.main(arguments(tmp_path, grid=GRID.replace("0,1", "0,1,2"))) == 2 and len(names) == 4
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {tmp_path / names[0]}: expected the 5 images this run began with, got ")
 
 
 @pytest.mark.slow

@@ -4,9 +4,11 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
 
 from configs import digits
+from contrastive_jax.data import sources
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs.sweeps import results
 from contrastive_jax.jobs.sweeps.grid import make_cells
@@ -65,6 +67,36 @@ def test_damaged_and_foreign_folders_are_named(tmp_path):
     first, second = str(caught.value).splitlines()
     assert "damaged text" in first and "to run this cell again" in first
     assert f"{CELLS[1].name}: expected the run of this cell, got one that differs in" in second and "seed" in second
+
+
+def test_a_folder_of_another_version_is_refused_before_anything_runs(tmp_path):
+    finish(CELLS[0], tmp_path)
+    older = json.loads(CELLS[0].config.to_json())
+    del older["log"]["pictures"]
+    (tmp_path / CELLS[0].name / "config.json").write_text(json.dumps(older))
+    with pytest.raises(UsageError, match=r"expected the run of this cell, got one that differs in log.pictures\."):
+        results.check_folders(CELLS, tmp_path)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_runs_of_other_images_are_named(opened, tmp_path):
+    images = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
+    first, second = (sources.fingerprint(sources.ArraySource(x)) for x in (images, images[:2]))
+    for cell, found in zip(CELLS, (first, second), strict=True):
+        finish(cell, tmp_path)
+        (tmp_path / cell.name / "data.json").write_text(json.dumps({"train": found}))
+    names = {results.name_data(cell.config) for cell in CELLS}
+    assert len(names) == 1
+    with pytest.raises(UsageError) as caught:
+        results.check_data(CELLS, tmp_path, dict.fromkeys(names, second) if opened else {})
+    (line,) = str(caught.value).splitlines()
+    if opened:
+        expected = f"{tmp_path / CELLS[0].name}: expected the 3 images this run began with, got 2. Restore"
+    else:  # nothing is left to run: the runs are compared with each other
+        folders = [tmp_path / cell.name for cell in CELLS]
+        expected = f"{folders[1]}: expected the 2 images this run began with, got 3 in {folders[0]}. Restore"
+    assert line.startswith(expected)
+    results.check_data(CELLS[:1], tmp_path, dict.fromkeys(names, first))
 
 
 def test_the_table_has_a_row_for_each_run_and_every_number(tmp_path):
