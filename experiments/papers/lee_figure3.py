@@ -55,8 +55,9 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
 def _draw(curves: dict[float, list[list[float]]]) -> Figure:
     figure = Figure(figsize=(study.COLUMN, 2.6), layout="constrained")
     axes = figure.subplots()
-    for name, weight, colour in (("SimCLR", 0.0, study.BLUE), ("with VRNS", VRNS, study.ORANGE)):
-        paper.plot_seeds(axes, TEMPERATURES, curves[weight], marker="o", color=colour, label=name)
+    for k, (name, weight, colour) in enumerate((("SimCLR", 0.0, study.BLUE), ("with VRNS", VRNS, study.ORANGE))):
+        places = [t * 1.04 ** (2 * k - 1) for t in TEMPERATURES]  # side by side
+        paper.plot_seeds(axes, places, curves[weight], marker="o", color=colour, label=name)
     axes.set_xscale("log")
     axes.set_xticks(TEMPERATURES, map(str, TEMPERATURES))
     axes.minorticks_off()

@@ -57,10 +57,11 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
 def _draw(rows: Sequence[paper.Row], sizes: Sequence[int]) -> Figure:
     figure = Figure(figsize=(2 * study.COLUMN, 2.4), layout="constrained")
     for axes, (loss, name) in zip(figure.subplots(1, len(LOSSES), sharey=True), LOSSES.items(), strict=True):
-        for what, weight, colour in (("alone", 0, study.BLUE), ("with VRNS", VRNS, study.ORANGE)):
+        for k, (what, weight, colour) in enumerate((("alone", 0, study.BLUE), ("with VRNS", VRNS, study.ORANGE))):
             found = [paper.select(rows, PROBE, {LOSS: loss, SIZE: m, WEIGHT: weight}) for m in sizes]
             percent = [[100 * x for x in seeds] for seeds in found]
-            paper.plot_seeds(axes, sizes, percent, marker="o", color=colour, label=what)
+            places = [m * 2 ** (0.16 * k - 0.08) for m in sizes]  # side by side
+            paper.plot_seeds(axes, places, percent, marker="o", color=colour, label=what)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, map(str, sizes))
         axes.set(xlabel="m", title=name)
