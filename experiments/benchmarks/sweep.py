@@ -1,9 +1,9 @@
 """Seconds of a sweep as one program (`--engine=vmap`), beside those of its runs one by one.
 
-    python -m experiments.benchmarks.sweep [--model=mlp] [--hidden=512,512] [--epochs=120] [--runs=16] [--alone=2]
+    python -m experiments.benchmarks.sweep [--model=mlp] [--hidden=512,512] [--epochs=120] [--runs=16] [--alone=2] [--draw]
 
 The runs are the digits preset with four temperatures, two weights of VRNS and `runs` / 8 seeds. Both ways are whole
-commands in processes of their own: they start Python, compile, train, evaluate and draw. A run alone is a command of
+commands in processes of their own: they start Python, compile, train, evaluate and, with `--draw`, draw. A run alone is a command of
 `experiments.train`; `--alone` of them, spread over the grid, are timed, and their mean counts for all. The processor's
 time stands beside the clock's, because other work on the machine changes it less.
 """
@@ -52,12 +52,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--epochs", type=int, default=120, help="(%(default)s)")
     parser.add_argument("--runs", type=int, default=16, help="a multiple of 8 (%(default)s)")
     parser.add_argument("--alone", type=int, default=2, help="runs that are timed alone (%(default)s)")
+    parser.add_argument("--draw", action="store_true", help="let every run draw its pictures")
     options = parser.parse_args(argv)
     if options.runs < 8 or options.runs % 8:
         print(f"error: --runs={options.runs}: expected a multiple of 8.", file=sys.stderr)
         return 2
     seeds = range(options.runs // len(TEMPERATURES) // len(WEIGHTS))
     common = ["--config=configs/digits.py", f"--config.model.name={options.model}", f"--config.epochs={options.epochs}"]
+    common += [f"--config.log.pictures={options.draw}"]
     common += [f"--config.model.kwargs.hidden=({options.hidden},)"] if options.model == "mlp" else []
     cells = [(t, weight, seed) for t in TEMPERATURES for weight in WEIGHTS for seed in seeds]
     grid = f"loss.kwargs.temperature={','.join(map(str, TEMPERATURES))} vrns_weight={','.join(map(str, WEIGHTS))} "
@@ -68,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
         workdir = Path(folder) / "sweep"
         sweep = ["experiments.sweep", *common, f"--workdir={workdir}", f"--grid={grid}", "--engine=vmap"]
         together = time_command(sweep)
-    print(f"{options.model}, {options.epochs} epochs, {len(cells)} runs, {os.cpu_count()} cores")
+    drawn = "pictures" if options.draw else "no pictures"
+    print(f"{options.model}, {options.epochs} epochs, {len(cells)} runs, {drawn}, {os.cpu_count()} cores")
     print("| | seconds | processor's seconds |\n|---|---:|---:|")
     mean = Seconds(*(statistics.mean(times) * len(cells) for times in zip(*alone, strict=True)))
     print(f"| alone, {len(alone)} timed | {mean.clock:.0f} | {mean.processor:.0f} |")
