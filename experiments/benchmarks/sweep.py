@@ -1,11 +1,12 @@
 """Seconds of a sweep as one program (`--engine=vmap`), beside those of its runs one by one.
 
-    python -m experiments.benchmarks.sweep [--model=mlp] [--hidden=512,512] [--epochs=120] [--runs=16] [--alone=2] [--draw]
+    python -m experiments.benchmarks.sweep [--model=mlp] [--hidden=512,512] [--epochs=120] [--runs=16] [--alone=2]
+      [--draw]
 
 The runs are the digits preset with four temperatures, two weights of VRNS and `runs` / 8 seeds. Both ways are whole
-commands in processes of their own: they start Python, compile, train, evaluate and, with `--draw`, draw. A run alone is a command of
-`experiments.train`; `--alone` of them, spread over the grid, are timed, and their mean counts for all. The processor's
-time stands beside the clock's, because other work on the machine changes it less.
+commands in processes of their own: they start Python, compile, train, evaluate and, with `--draw`, draw. A run alone is
+a command of `experiments.train`; `--alone` of them, spread over the grid, are timed, and their mean counts for all. The
+processor's time stands beside the clock's, because other work on the machine changes it less.
 """
 
 import argparse
