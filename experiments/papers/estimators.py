@@ -74,7 +74,8 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
             pairs = zip(found["SimCLR"][column], found[name][column], strict=True)
             different = {seed: [_scale(column) * (b - a)] for seed, (a, b) in enumerate(pairs)}
             if falls and max(found[name]["mean of negatives"]) > COLLAPSED:
-                effects.append(f"{name}: collapsed; its negatives are alike, and so their variance says nothing.")
+                why = "collapsed; its negatives are alike, and so their variance says nothing."
+                effects.append(paper.Effect(name, why))
                 continue
             effects.append(paper.describe_effect(f"{name} {verb} the {column}", different, falls=falls))
     return paper.Table(table, effects, _draw(found))

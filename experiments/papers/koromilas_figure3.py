@@ -100,7 +100,7 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     return paper.Table(table, list(_describe(scores, sizes)), _draw(scores, sizes))
 
 
-def _describe(scores: Mapping[str, Mapping[int, np.ndarray]], sizes: Sequence[int]) -> list[str]:
+def _describe(scores: Mapping[str, Mapping[int, np.ndarray]], sizes: Sequence[int]) -> list[paper.Effect]:
     least, most = sizes[0], sizes[-1]
     medians = {name: {m: np.median(values, axis=0) for m, values in found.items()} for name, found in scores.items()}
     said = []

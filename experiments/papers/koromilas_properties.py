@@ -75,7 +75,7 @@ def _format(fields: dict[str, float]) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in fields.items())
 
 
-def _compare_families(rows: Sequence[paper.Row]) -> list[str]:
+def _compare_families(rows: Sequence[paper.Row]) -> list[paper.Effect]:
     said = []
     best = {family.name: {**family.fields, **find_best(rows, family)} for family in FAMILIES}
     for family in FAMILIES[2:]:
@@ -85,10 +85,10 @@ def _compare_families(rows: Sequence[paper.Row]) -> list[str]:
             claim = f"At the lowest balance of each, {name} is {word} with {family.name} than with SimCLR"
             said.append(paper.describe_effect(claim, found, falls=falls))
     chosen = [f"{family.name} at {_format(find_best(rows, family))}" for family in FAMILIES]
-    return [*said, f"The lowest balance is that of {'; '.join(chosen)}."]
+    return [*said, paper.Effect("The lowest balance of each", f"{'; '.join(chosen)}.")]
 
 
-def _correlate(rows: Sequence[paper.Row]) -> list[str]:
+def _correlate(rows: Sequence[paper.Row]) -> list[paper.Effect]:
     """The rank correlation of each property with the accuracy, within each seed."""
     said = []
     for name, column in PROPERTIES.items():
@@ -97,9 +97,8 @@ def _correlate(rows: Sequence[paper.Row]) -> list[str]:
             own = [row for row in rows if row[SEED] == seed]
             both = ([paper.read_number(row, path) for row in own] for path in (column, PROBE))
             found.append(float(stats.spearmanr(*both).statistic))
-        said.append(
-            f"Rank correlation of {name} with the linear probe over a seed's runs: {paper.format_spread(found)}."
-        )
+        claim = f"Rank correlation of {name} with the linear probe over a seed's runs"
+        said.append(paper.Effect(claim, f"{paper.format_spread(found)}."))
     return said
 
 

@@ -59,11 +59,24 @@ class Paper(NamedTuple):
     introduce: Callable[[Path], str] | None = None  # what is printed before the runs, from their folder
 
 
+class Effect(NamedTuple):
+    """What the runs say of an effect that a paper claims."""
+
+    claim: str
+    finding: str
+    p: float | None = None  # of its test; None where nothing was tested
+
+    @property
+    def sentence(self) -> str:
+        """The claim and what was found."""
+        return f"{self.claim}: {self.finding}"
+
+
 class Table(NamedTuple):
     """What the runs of a `Paper` give."""
 
     rows: Sequence[Mapping[str, Any]]  # {column: cell} for each row
-    effects: Sequence[str]  # a sentence for each effect that the paper claims
+    effects: Sequence[Effect]
     figure: Figure
 
 
@@ -174,7 +187,7 @@ def format_spread(values: Sequence[float], *, scale: float = 1.0) -> str:
     return f"{statistics.mean(values):.4g}{spread}"
 
 
-def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, falls: bool = False) -> str:
+def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, falls: bool = False) -> Effect:
     """Whether differences within seeds have the sign that a paper claims, by a t-test over the seeds.
 
     Args:
@@ -184,7 +197,7 @@ def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, f
       falls: whether the claim holds where the differences are negative.
 
     Example:
-      >>> describe_effect("VRNS lowers the variance", {0: [-0.1], 1: [-0.12], 2: [-0.11]}, falls=True)
+      >>> describe_effect("VRNS lowers the variance", {0: [-0.1], 1: [-0.12], 2: [-0.11]}, falls=True).sentence
       'VRNS lowers the variance: confirmed (3 of 3 pairs; mean difference -0.11 over 3 seeds, p = 0.0027).'
     """
     each = [x for found in differences.values() for x in found]
@@ -199,7 +212,7 @@ def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, f
     tested = f"p = {p:.2g}" if p is not None else "no spread to test"
     pairs = f"{right} of {len(each)} pairs" + (f", {equal} equal" if equal else "")
     mean = 0.0 if abs(mean) <= noise else mean
-    return f"{claim}: {verdict} ({pairs}; mean difference {mean:.3g} over {len(seeds)} seeds, {tested})."
+    return Effect(claim, f"{verdict} ({pairs}; mean difference {mean:.3g} over {len(seeds)} seeds, {tested}).", p)
 
 
 def _test(seeds: Sequence[float], noise: float) -> float | None:
@@ -211,6 +224,32 @@ def _test(seeds: Sequence[float], noise: float) -> float | None:
     if len(seeds) < 2 or max(seeds) - min(seeds) <= noise:
         return None
     return float(stats.ttest_1samp(seeds, 0.0).pvalue)
+
+
+def correct(effects: Sequence[Effect]) -> list[Effect]:
+    """The effects that stay significant when all of them are tested together, by Holm's correction.
+
+    Example:
+      >>> [effect.claim for effect in correct([Effect("a", "", 0.03), Effect("b", "", 0.02), Effect("c", "", 0.001)])]
+      ['c']
+    """
+    tested = sorted((effect for effect in effects if effect.p is not None), key=lambda effect: effect.p or 0.0)
+    left: list[Effect] = []
+    for k, effect in enumerate(tested):
+        assert effect.p is not None
+        if effect.p * (len(tested) - k) >= SIGNIFICANT:
+            break
+        left.append(effect)
+    return left
+
+
+def describe_correction(effects: Sequence[Effect]) -> str:
+    """How many tests a table makes, and what a correction for their number leaves."""
+    count = sum(effect.p is not None for effect in effects)
+    left = correct(effects)
+    verdicts = [f"{effect.claim} ({effect.finding.partition(' (')[0]})" for effect in left]
+    named = f": {'; '.join(verdicts)}" if left else ""
+    return f"{count} tests; Holm's correction for their number leaves {len(left) or 'none'} with p < 0.05{named}."
 
 
 def plot_seeds(axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], **style: Any) -> None:
@@ -254,8 +293,9 @@ def make(paper: Paper, options: argparse.Namespace) -> int:
         return 2
     except SweepEnded as ended:  # the sweep has already reported it
         return ended.status
-    made = describe_runs(rows, folder / "runs")
-    text = "\n".join([study.format_table(table.rows), "", *(f"- {line}" for line in table.effects), "", made])
+    found = [f"- {effect.sentence}" for effect in table.effects]
+    below = ["", describe_correction(table.effects), "", describe_runs(rows, folder / "runs")]
+    text = "\n".join([study.format_table(table.rows), "", *found, *below])
     _write_csv(Path(f"{stem}.csv"), table.rows)
     with files.replace_atomically(f"{stem}.md") as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")

@@ -1,7 +1,5 @@
 """What the papers' tables share: which runs are compared, and what is said of their differences."""
 
-import re
-
 import pytest
 
 from contrastive_jax.errors import UsageError
@@ -57,11 +55,34 @@ def test_pairs_of_runs_differ_in_the_change_alone():
 )
 def test_what_is_said_of_an_effect(seeds, falls, verdict):
     said = paper.describe_effect("It changes", {k: [x] for k, x in enumerate(seeds)}, falls=falls)
-    assert said.startswith(f"It changes: {verdict}")
+    assert said.sentence.startswith(f"It changes: {verdict}")
+    assert (said.p is None) == ("no spread" in said.finding)
 
 
 def test_pairs_of_a_seed_are_one_observation():
     """Ten equal pairs in each of two seeds decide no more than one in each."""
     one, ten = ({k: [x] * n for k, x in enumerate((1.0, 1.5))} for n in (1, 10))
-    p = [re.search("p = (.*)[)]", paper.describe_effect("It rises", found))[1] for found in (one, ten)]
-    assert p == ["0.13", "0.13"]
+    p = [paper.describe_effect("It rises", found).p for found in (one, ten)]
+    assert p == [pytest.approx(0.1257, abs=1e-4)] * 2
+
+
+@pytest.mark.parametrize(
+    ("p", "left"),
+    [
+        # Holm 1979: the k-th least of n is compared with 0.05 / (n - k), and the first that fails ends it.
+        ([0.01, 0.04, 0.03, 0.005], [0.005, 0.01]),
+        ([0.01, 0.02, 0.03, 0.04], [0.01]),
+        ([0.02, 0.03], [0.02, 0.03]),
+        ([0.03, 0.03], []),
+        ([None, 0.04, None], [0.04]),
+        ([None], []),
+        ([], []),
+    ],
+)
+def test_effects_are_corrected_for_their_number(p, left):
+    effects = [paper.Effect(f"claim {x}", "found (here).", x) for x in p]
+    assert [effect.p for effect in paper.correct(effects)] == left
+    count = sum(x is not None for x in p)
+    said = paper.describe_correction(effects)
+    assert said.startswith(f"{count} tests; Holm's correction for their number leaves {len(left) or 'none'} with p")
+    assert said.endswith(f": {'; '.join(f'claim {x} (found)' for x in left)}." if left else "p < 0.05.")

@@ -115,6 +115,7 @@ def test_a_table_is_made(name, scale, made_up, tmp_path, capsys):
     stem = tmp_path / scale / name
     said = (tmp_path / scale / f"{name}.md").read_text()
     assert said.strip() in capsys.readouterr().out
+    assert " tests; Holm's correction for their number leaves " in said
     assert f"{RUNS[name][scale]} runs; the median of their seconds is 2" in said and "1 x abacus" in said
     with open(f"{stem}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -137,14 +138,14 @@ def test_table_1(make):
     made = make(lee_table1.PAPER_TABLE)
     assert [row["m"] for row in made.rows] == [32, 64, 128, 256, 512]
     assert made.rows[0]["SimCLR, whole set"] == "0.1978 ± 0.001" and made.rows[0]["SimCLR, paper (CIFAR-100)"] == 0.1649
-    assert "confirmed (15 of 15 pairs; mean difference -0.0501 over 3 seeds" in made.effects[0]
-    assert "lower at m = 512 than at 32: confirmed (3 of 3 pairs; mean difference -0.0475" in made.effects[1]
+    assert "confirmed (15 of 15 pairs; mean difference -0.0501 over 3 seeds" in made.effects[0].sentence
+    assert "lower at m = 512 than at 32: confirmed (3 of 3 pairs; mean difference -0.0475" in made.effects[1].sentence
 
 
 def test_figure_3(make):
     made = make(lee_figure3.PAPER_TABLE)
     assert [made.rows[-1][f"{name}, paper (CIFAR-10)"] for name in ("SimCLR", "with VRNS")] == [81, 86]
-    raised, flatter, best = made.effects
+    raised, flatter, best = (effect.sentence for effect in made.effects)
     assert "at temperature 2: confirmed (3 of 3 pairs; mean difference 16.1" in raised
     assert "ranges less over the temperatures: confirmed" in flatter and "higher with VRNS: confirmed" in best
 
@@ -152,7 +153,10 @@ def test_figure_3(make):
 def test_figure_4(make):
     made = make(lee_figure4.PAPER_TABLE)
     assert len(made.rows) == 15 and len(made.effects) == 6
-    assert all(": confirmed (3 of 3 pairs; mean difference 9.47" in line for line in made.effects)
+    assert all(
+        ": confirmed (3 of 3 pairs; mean difference 9.47" in line
+        for line in (effect.sentence for effect in made.effects)
+    )
     assert made.rows[4] == {"loss": "SimCLR", "m": 512} | {
         f"linear probe, {what}": "51 ± 1" for what in ("alone", "with VRNS")
     }
@@ -187,7 +191,8 @@ def test_a_collapsed_encoder_is_no_success(made_up, tmp_path):
         found = low if collapsed else {paper.VARIANCE: 0.1 - 2 * noise, estimators.MEAN: 0.0}
         return {paper.PROBE: 0.9 + noise, paper.FEW_LABELS: 0.8, **found}
 
-    said = estimators.make_table(list(rows_of(estimators.PAPER_TABLE, value))).effects
+    made = estimators.make_table(list(rows_of(estimators.PAPER_TABLE, value)))
+    said = [effect.sentence for effect in made.effects]
     assert [line for line in said if line.startswith("Queue") and "negatives" in line and "encoder" not in line] == [
         "Queue: collapsed; its negatives are alike, and so their variance says nothing."
     ]
@@ -204,7 +209,7 @@ def test_medians_are_over_hyperparameters_within_seeds():
 
     made = koromilas_figure3.make_table(list(rows_of(koromilas_figure3.PAPER_TABLE, value)))
     assert made.rows[0]["linear probe, median"] == "54.5" and made.rows[0]["best"] == "62.0"
-    above, falls, _, *_ = made.effects
+    above, falls, _, *_ = (effect.sentence for effect in made.effects)
     assert "At m = 32 the median of DHEL is above SimCLR's: confirmed (3 of 3 pairs; mean difference 1.1" in above
     assert "From m = 512 to 32 the median of DHEL falls less than SimCLR's: confirmed (3 of 3 pairs" in falls
 
@@ -220,9 +225,9 @@ def test_each_loss_is_compared_where_its_balance_is_lowest():
         return {**geometry, koromilas_properties.PROPERTIES["effective rank"]: rank, paper.PROBE: 0.5 - t + noise}
 
     made = koromilas_properties.make_table(list(rows_of(koromilas_properties.PAPER_TABLE, value)))
-    assert "effective rank is higher with DHEL than with SimCLR: confirmed (3 of 3 pairs" in made.effects[2]
-    assert "SimCLR at temperature 0.2; DCL at temperature 0.2; DHEL at temperature 0.2" in made.effects[9]
-    assert made.effects[11].startswith("Rank correlation of uniformity with the linear probe over a seed's runs: ")
+    assert "effective rank is higher with DHEL than with SimCLR: confirmed (3 of 3 pairs" in made.effects[2].sentence
+    assert "SimCLR at temperature 0.2; DCL at temperature 0.2; DHEL at temperature 0.2" in made.effects[9].sentence
+    assert made.effects[11].claim == "Rank correlation of uniformity with the linear probe over a seed's runs"
 
 
 def test_a_sweep_that_fails_ends_the_table_and_has_said_why(tmp_path, monkeypatch, capsys):
