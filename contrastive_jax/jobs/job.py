@@ -74,10 +74,7 @@ def prepare(config: ConfigDict, workdir: Path, *, steps: int | None = None, own:
     order = batches.BatchOrder(len(train), update_size, config.seed, config.partition)
     program, initial = build(config, own, train, order)
     mapped = _trace(program, initial, train, order, parallelism=config.parallelism)
-    fingerprints = {"train": sources.fingerprint(train), "test": sources.fingerprint(data.test)}
-    if data.bank is not train:
-        fingerprints["evaluation_train"] = sources.fingerprint(data.bank)
-    return Job(config, workdir, *data, order, program, initial, fingerprints, mapped)
+    return Job(config, workdir, *data, order, program, initial, opening.fingerprint(data), mapped)
 
 
 def check_workdir(workdir: Path) -> None:

@@ -55,6 +55,14 @@ def open_data(config: ConfigDict, own: parts.Own) -> Data:
     return Data(train, test, train)
 
 
+def fingerprint(data: Data) -> dict[str, Any]:
+    """What identifies the images of a run: {"train", "test" and, where it is another set, "evaluation_train"}."""
+    found = {"train": sources.fingerprint(data.train), "test": sources.fingerprint(data.test)}
+    if data.bank is not data.train:
+        found["evaluation_train"] = sources.fingerprint(data.bank)
+    return found
+
+
 def _open_scored(config: ConfigDict, own: parts.Own) -> sources.Splits | None:
     """The labelled images of the evaluation, if they are others than those of the run."""
     if config.data.evaluation_source is None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,17 @@ def may_differ(path: str, recorded: Collection[str]) -> bool:
       [True, False, False]
     """
     return path in recorded and (path in _CHANGEABLE or path.startswith("evaluation."))
+
+
+def is_evaluated_again(path: str, value: Any) -> bool:
+    """Whether a run that is done is evaluated again because a field that may differ has this value now.
+
+    Example:
+      >>> is_evaluated_again("evaluation.draws", 5), is_evaluated_again("checkpoint.keep", 3)
+      (True, False)
+    """
+    asks_for_pictures = path == "log.pictures" and value
+    return path.startswith("evaluation.") or path == "data.evaluation_source" or asks_for_pictures
 
 
 @contextlib.contextmanager
@@ -91,12 +102,7 @@ def _compare_config(job: Job) -> None:
     path = job.workdir / CONFIG
     if not path.exists():
         return
-    ours, theirs = config_lib.flatten(json.loads(job.config.to_json())), config_lib.flatten(_read(path))
-    differ = [
-        f"{name} (there {theirs.get(name)!r}, here {ours.get(name)!r})"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and not may_differ(name, theirs)
-    ]
+    differ = describe_differences(json.loads(job.config.to_json()), _read(path))
     if differ:
         raise UsageError(
             f"--workdir={job.workdir}: expected a run with the same configuration, got another: {', '.join(differ)}. "
@@ -104,12 +110,40 @@ def _compare_config(job: Job) -> None:
         )
 
 
+def describe_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The fields that keep a run from being resumed, with both values.
+
+    Args:
+      ours: the configuration of the run as it is asked for.
+      theirs: what its `config.json` holds.
+
+    Example:
+      >>> describe_differences({"seed": 0, "log": {"pictures": True}}, {"seed": 1})
+      ['log.pictures (unknown to the version that wrote the run, here True)', 'seed (there 1, here 0)']
+    """
+    here, there = config_lib.flatten(ours), config_lib.flatten(theirs)
+    described = []
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) == here.get(name) or may_differ(name, there):
+            continue
+        if name not in there:
+            described.append(f"{name} (unknown to the version that wrote the run, here {here[name]!r})")
+        elif name not in here:
+            described.append(f"{name} (there {there[name]!r}, unknown here)")
+        else:
+            described.append(f"{name} (there {there[name]!r}, here {here[name]!r})")
+    return described
+
+
 def _compare_data(job: Job) -> None:
     """Check that the training images are those that the run began with. The test images may differ."""
     path = job.workdir / DATA
     if not path.exists():
         return
-    differs = sources.compare_fingerprints(_read(path)["train"], job.fingerprints["train"])
+    begun = _read(path).get("train")
+    if not isinstance(begun, dict):
+        raise UsageError(f"{path}: expected what a run wrote of its training images, got none. Give another workdir.")
+    differs = sources.compare_fingerprints(begun, job.fingerprints["train"])
     if differs is not None:
         raise UsageError(
             f"config.data.source={job.config.data.source!r}: {differs}. Give another workdir to begin a run with these."
@@ -118,6 +152,9 @@ def _compare_data(job: Job) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as error:
         raise UsageError(f"{path}: expected the JSON that a run wrote ({error}). Give another workdir.") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: expected the JSON object that a run wrote, got another. Give another workdir.")
+    return found

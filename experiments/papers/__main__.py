@@ -1,10 +1,9 @@
 """Make every table and figure of the papers at one scale, one after the other.
 
-python -m experiments.papers [--scale=minutes] [--out=runs/papers] [--workers=1]
+python -m experiments.papers [--scale=minutes] [--out=runs/papers] [--workers=1] [--list]
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 
@@ -41,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.papers", allow_abbrev=False)
     paper.add_options(parser, settings.SCALES)
     options, start, statuses = parser.parse_args(argv), time.perf_counter(), [0]
+    if options.list:
+        print("\n".join(paper.list_commands(TABLES, options)))
+        return 0
     for table in TABLES:
         if options.scale in table.scales:
             print(f"\n## {table.name}\n", flush=True)
@@ -52,4 +54,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    paper.run_as_program(main)

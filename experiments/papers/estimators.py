@@ -7,7 +7,6 @@ which processes 32 at a time and compares all 256. Not a table of either paper: 
 of the negatives and for the accuracy.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,14 +69,18 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
         table.append(row)
     effects = []
     for name in list(METHODS)[1:]:
-        for column, verb, falls in (("linear probe", "raises", False), ("variance of negatives", "lowers", True)):
+        method = name.replace(", ", " with a ")
+        for column, claim, falls in (
+            ("linear probe", f"{method} raises the accuracy of the linear probe", False),
+            ("variance of negatives", f"{method} lowers the variance of negatives", True),
+        ):
             pairs = zip(found["SimCLR"][column], found[name][column], strict=True)
             different = {seed: [_scale(column) * (b - a)] for seed, (a, b) in enumerate(pairs)}
             if falls and max(found[name]["mean of negatives"]) > COLLAPSED:
                 why = "collapsed; its negatives are alike, and so their variance says nothing."
-                effects.append(paper.Effect(name, why))
-                continue
-            effects.append(paper.describe_effect(f"{name} {verb} the {column}", different, falls=falls))
+                effects.append(paper.Effect(method, why, 1.0))
+            else:
+                effects.append(paper.describe_effect(claim, different, falls=falls))
     return paper.Table(table, effects, _draw(found))
 
 
@@ -103,4 +106,4 @@ def _draw(found: dict[str, dict[str, list[float]]]) -> Figure:
 PAPER_TABLE = paper.Paper("estimators", SCALES, make_table)
 
 if __name__ == "__main__":
-    sys.exit(paper.main(PAPER_TABLE))
+    paper.run_as_program(lambda: paper.main(PAPER_TABLE))

@@ -9,7 +9,6 @@ lie closer together, and whether their median falls less from the greatest m to 
 """
 
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -153,4 +152,4 @@ def _draw(scores: Mapping[str, Mapping[int, np.ndarray]], sizes: Sequence[int]) 
 PAPER_TABLE = paper.Paper("koromilas_figure3", SCALES, make_table)
 
 if __name__ == "__main__":
-    sys.exit(paper.main(PAPER_TABLE))
+    paper.run_as_program(lambda: paper.main(PAPER_TABLE))

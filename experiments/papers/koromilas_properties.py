@@ -9,7 +9,6 @@ at the hyperparameters of its lowest balance, more even embeddings of more dimen
 """
 
 import statistics
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,4 +128,4 @@ def _draw(rows: Sequence[paper.Row]) -> Figure:
 PAPER_TABLE = paper.Paper("koromilas_properties", SCALES, make_table)
 
 if __name__ == "__main__":
-    sys.exit(paper.main(PAPER_TABLE))
+    paper.run_as_program(lambda: paper.main(PAPER_TABLE))

@@ -6,7 +6,6 @@ The paper trains ResNet-18 on CIFAR-10 and CIFAR-100. The claims: VRNS raises th
 (at 2 from 81 to 86 per cent on CIFAR-10), and the curve becomes flatter.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ SCALES = {
 
 
 def make_table(rows: Sequence[paper.Row]) -> paper.Table:
-    """The table, the two claims, and the picture, from the runs."""
+    """The table, the claims, and the picture, from the runs."""
     table: list[dict[str, Any]] = []
     curves: dict[float, list[list[float]]] = {0.0: [], VRNS: []}
     for t in TEMPERATURES:
@@ -69,4 +68,4 @@ def _draw(curves: dict[float, list[list[float]]]) -> Figure:
 PAPER_TABLE = paper.Paper("lee_figure3", SCALES, make_table)
 
 if __name__ == "__main__":
-    sys.exit(paper.main(PAPER_TABLE))
+    paper.run_as_program(lambda: paper.main(PAPER_TABLE))

@@ -6,7 +6,6 @@ The paper trains ResNet-18 on CIFAR-10 and CIFAR-100. The claims: VRNS raises th
 than at large m.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,4 +72,4 @@ def _draw(rows: Sequence[paper.Row], sizes: Sequence[int]) -> Figure:
 PAPER_TABLE = paper.Paper("lee_figure4", SCALES, make_table)
 
 if __name__ == "__main__":
-    sys.exit(paper.main(PAPER_TABLE))
+    paper.run_as_program(lambda: paper.main(PAPER_TABLE))

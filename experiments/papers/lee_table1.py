@@ -7,7 +7,6 @@ training set are measured as well. The claims: VRNS lowers the variance at every
 m grows.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ SCALES = {
 
 
 def make_table(rows: Sequence[paper.Row]) -> paper.Table:
-    """The table, the two claims, and the picture, from the runs."""
+    """The table, the claims, and the picture, from the runs."""
     sizes = [m for m in SIZES if paper.select(rows, VARIANCE, {SIZE: m})]
     table: list[dict[str, Any]] = []
     for m in sizes:
@@ -80,4 +79,4 @@ def _draw(rows: Sequence[paper.Row], sizes: Sequence[int]) -> Figure:
 PAPER_TABLE = paper.Paper("lee_table1", SCALES, make_table)
 
 if __name__ == "__main__":
-    sys.exit(paper.main(PAPER_TABLE))
+    paper.run_as_program(lambda: paper.main(PAPER_TABLE))

@@ -7,7 +7,6 @@ data/imagenet100/train/CLASS/* and data/imagenet100/test/CLASS/*, as configs/ima
 """
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,4 +83,4 @@ def introduce(folder: Path) -> str:
 PAPER_TABLE = paper.Paper("lee_table4", SCALES, make_table, introduce)
 
 if __name__ == "__main__":
-    sys.exit(paper.main(PAPER_TABLE))
+    paper.run_as_program(lambda: paper.main(PAPER_TABLE))

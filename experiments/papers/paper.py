@@ -3,11 +3,13 @@
 import argparse
 import csv
 import math
+import shlex
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -64,7 +66,7 @@ class Effect(NamedTuple):
 
     claim: str
     finding: str
-    p: float | None = None  # of its test; None where nothing was tested
+    p: float | None = None  # of its test: 1 where these runs cannot tell, None where nothing is claimed
 
     @property
     def sentence(self) -> str:
@@ -210,9 +212,14 @@ def describe_effect(claim: str, differences: Mapping[int, Sequence[float]], *, f
     if p is not None and p < SIGNIFICANT:
         verdict = "confirmed" if (mean < 0) == falls else "contradicted"
     tested = f"p = {p:.2g}" if p is not None else "no spread to test"
-    pairs = f"{right} of {len(each)} pairs" + (f", {equal} equal" if equal else "")
+    pairs = f"{right} of {_count(len(each), 'pair')}" + (f", {equal} equal" if equal else "")
     mean = 0.0 if abs(mean) <= noise else mean
-    return Effect(claim, f"{verdict} ({pairs}; mean difference {mean:.3g} over {len(seeds)} seeds, {tested}).", p)
+    finding = f"{verdict} ({pairs}; mean difference {mean:.3g} over {_count(len(seeds), 'seed')}, {tested})."
+    return Effect(claim, finding, 1.0 if p is None else p)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _test(seeds: Sequence[float], noise: float) -> float | None:
@@ -249,7 +256,7 @@ def describe_correction(effects: Sequence[Effect]) -> str:
     left = correct(effects)
     verdicts = [f"{effect.claim} ({effect.finding.partition(' (')[0]})" for effect in left]
     named = f": {'; '.join(verdicts)}" if left else ""
-    return f"{count} tests; Holm's correction for their number leaves {len(left) or 'none'} with p < 0.05{named}."
+    return f"After Holm's correction {len(left) or 'none'} of {_count(count, 'test')} significant (p < 0.05){named}."
 
 
 def plot_seeds(axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], **style: Any) -> None:
@@ -263,14 +270,39 @@ def main(paper: Paper, argv: Sequence[str] | None = None) -> int:
     """Make one table from the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.papers.{paper.name}", allow_abbrev=False)
     add_options(parser, tuple(paper.scales))
-    return make(paper, parser.parse_args(argv))
+    options = parser.parse_args(argv)
+    if options.list:
+        print("\n".join(list_commands([paper], options)))
+        return 0
+    return make(paper, options)
+
+
+def run_as_program(main: Callable[[], int]) -> NoReturn:
+    """Run a command line as a whole process, which Ctrl-C ends without a traceback; sweeps have their own handlers."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(main())
 
 
 def add_options(parser: argparse.ArgumentParser, scales: Sequence[str]) -> None:
     """The options that all tables share."""
     parser.add_argument("--scale", choices=scales, default=scales[0], help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/papers"), help="folder of runs and tables (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="runs at once, where each is a process (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs at once (%(default)s); at the scale minutes one program has many"
+    )
+    parser.add_argument("--list", action="store_true", help="print the sweeps' commands, and start none")
+
+
+def list_commands(papers: Sequence[Paper], options: argparse.Namespace) -> list[str]:
+    """The command of each sweep that tables need, once, with the number of its runs."""
+    found: dict[str, None] = {}
+    for paper in papers:
+        for sweep in paper.scales.get(options.scale, ()):
+            runs = math.prod(map(len, sweep.grid.values()))
+            command = sweep.arguments(options.out / options.scale / "runs", workers=options.workers)
+            line = shlex.join(["python", "-m", "experiments.sweep", *command])
+            found[f"{line}  # {_count(runs, 'run')}"] = None
+    return list(found)
 
 
 def make(paper: Paper, options: argparse.Namespace) -> int:
@@ -317,7 +349,7 @@ def describe_runs(rows: Sequence[Row], folder: Path) -> str:
         seconds.append(summary.get("seconds", math.nan))
     return (
         f"{len(rows)} runs; the median of their seconds is {statistics.median(seconds):.0f}, counted from the start of "
-        f"a run or, where one program takes many, of all of them. {'; '.join(said)}."
+        f"the process that ended a run, which may hold many in one program. {'; '.join(said)}."
     )
 
 

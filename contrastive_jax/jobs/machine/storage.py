@@ -53,14 +53,15 @@ def find_refusal(error: BaseException) -> int | None:
 
 
 @contextlib.contextmanager
-def explain_refusals(workdir: Path) -> Iterator[None]:
+def explain_refusals(workdir: Path, resumed: str | None = None) -> Iterator[None]:
     """Turn errors that mean that the machine refused something into a `StorageError`.
 
     Args:
       workdir: the workdir of the run.
+      resumed: what the same command does then; by default, the checkpoint that the run can resume from.
 
     Raises:
-      StorageError: with the file if it is known, what to do, and the checkpoint that the run can resume from.
+      StorageError: with the file if it is known, what to do, and what the same command does then.
     """
     try:
         yield
@@ -75,7 +76,7 @@ def explain_refusals(workdir: Path) -> Iterator[None]:
             raise
         where = getattr(error, "filename", None) or workdir
         raise StorageError(
-            f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {_describe_last_checkpoint(workdir)}"
+            f"{where}: {os.strerror(number)}; {_ADVICE[number]}. {resumed or _describe_last_checkpoint(workdir)}"
         ) from error
 
 

@@ -97,7 +97,7 @@ def run_all(tasks: Sequence[Task], places: Sequence[Place], ended: Callable[[Tas
         second signal is passed on too, and ends a run at once.
     """
     waiting, running = iter(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()
-    with _hear_signals() as heard:
+    with _hear_signals() as heard, _stopped_on_error(running):
         first = 0
         while True:
             while heard:
@@ -139,6 +139,19 @@ def _start(task: Task, place: Place) -> "subprocess.Popen[bytes]":
         finally:
             if before is not None:
                 os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def _stopped_on_error(running: Mapping[int, tuple[Task, "subprocess.Popen[bytes]"]]) -> Iterator[None]:
+    """Where an error ends the sweep, end its runs first, each with a checkpoint: nothing would wait for them."""
+    try:
+        yield
+    except BaseException:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.wait()
+        raise
 
 
 @contextlib.contextmanager

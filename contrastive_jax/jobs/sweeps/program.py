@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from contrastive_jax.data import sources
 from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
-from contrastive_jax.jobs import command_line, opening, parts
+from contrastive_jax.jobs import command_line, opening, parts, weights
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.jobs.machine import storage
@@ -45,7 +44,9 @@ def _build_parser() -> command_line.Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="the preset: a file of configs/, or the config.json of a run")
-    parser.add_argument("--grid", required=True, metavar="FIELD=VALUE,VALUE ...", help="the fields that vary")
+    parser.add_argument(
+        "--grid", required=True, action="append", metavar="FIELD=VALUE,VALUE ...", help="the fields that vary"
+    )
     parser.add_argument("--workdir", required=True, type=Path, help="the folder of the sweep; each run has one in it")
     parser.add_argument("--engine", default="processes", choices=ENGINES, help="how they are run (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes at once, which share the cores (%(default)s)")
@@ -63,18 +64,23 @@ def parse(arguments: Sequence[str]) -> Options:
       UsageError: all that is wrong with it, a line each.
     """
     rest, overrides, faults = command_line.split_overrides(arguments)
-    given, unknown = _build_parser().parse_known_args(rest)
+    try:
+        given, unknown = _build_parser().parse_known_args(rest)
+    except UsageError as error:
+        raise UsageError("\n".join([*faults, str(error)])) from None
     faults += [f"{argument!r} is not an option; see --help." for argument in unknown]
-    for name in ("workers", "most"):
-        if getattr(given, name) < 1:
+    for name in ("workers", "most", "steps"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
             faults.append(f"--{name}={getattr(given, name)}: expected at least 1.")
+    if len(given.grid) > 1:
+        faults.append(f"--grid: expected it once, got it {len(given.grid)} times; separate its fields by spaces.")
     if given.engine == "vmap" and given.workers > 1:
         faults.append(f"--workers={given.workers}: expected 1 with --engine=vmap, which uses the whole machine.")
     cells: list[Cell] = []
     if given.engine == "processes" and given.cell is None:
         jax.config.update("jax_platforms", "cpu")  # this process leaves the memory of GPUs to its workers
     try:
-        cells = make_cells(command_line.read_preset(given.config), overrides, parse_grid(given.grid))
+        cells = make_cells(command_line.read_preset(given.config), overrides, parse_grid(given.grid[0]))
     except UsageError as error:
         faults.append(str(error))
     if cells and given.cell is not None and not 0 <= given.cell < len(cells):
@@ -94,7 +100,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         if options.cell is not None:
             return command_line.main(train_arguments(options, options.cells[options.cell]))
-        return _sweep(options)
+        with storage.explain_refusals(options.workdir, "The same command resumes the sweep."):
+            return _sweep(options)
     except (UsageError, MissingExtraError) as error:
         return command_line.fail(error)
     except Interrupted as stopped:
@@ -114,12 +121,13 @@ def _sweep(options: Options) -> int:
     """Run what is not done; return the exit status."""
     cells, workdir = options.cells, options.workdir
     job_lib.check_workdir(workdir)
+    _record_weights(cells)
     for line in results.check_folders(cells, workdir):
         print(line, file=sys.stderr)
-    opened = _open_data([cell.config for cell in cells if not results.is_done(cell, workdir, steps=options.steps)])
+    opened = _open_data([cell.config for cell in _find_left(options)])
     with storage.hold_lock(workdir):
-        results.check_data(cells, workdir, opened)
-        left = [cell for cell in cells if not results.is_done(cell, workdir, steps=options.steps)]
+        left = _find_left(options)  # of which a sweep that has just ended may have done some
+        results.check_data(cells, workdir, opened, done={cell.name for cell in cells} - {cell.name for cell in left})
         if len(left) < len(cells):
             print(f"{len(cells) - len(left)} of {len(cells)} runs are done already.", file=sys.stderr)
         sweep = _Sweep(options, left)
@@ -134,18 +142,35 @@ def _sweep(options: Options) -> int:
     return 1 if sweep.failures else 0
 
 
+def _find_left(options: Options) -> list[Cell]:
+    """The cells whose runs are not done."""
+    return [cell for cell in options.cells if not results.is_done(cell, options.workdir, steps=options.steps)]
+
+
+def _record_weights(cells: Sequence[Cell]) -> None:
+    """Record the digest of each file of weights, so that a run that began with another one differs from its cell."""
+    found: dict[tuple[str | None, str | None], str | None] = {}
+    for cell in cells:
+        model = cell.config.model
+        key = (model.weights, model.weights_sha256)
+        if key not in found:
+            weights.record(cell.config)
+            found[key] = model.weights_sha256
+        model.weights_sha256 = found[key]
+
+
 def _open_data(configs: Sequence[ConfigDict]) -> dict[str, Any]:
     """Open every data set once: what cannot be opened would end each run in the same words.
 
     Returns:
-      {`results.name_data`: the fingerprint of its training images}.
+      {`results.name_data`: {split: fingerprint of its images}}.
 
     Raises:
       UsageError: a data set is missing or broken.
     """
     found = {results.name_data(config): config for config in configs}
     return {
-        name: sources.fingerprint(opening.open_data(config, parts.resolve(config, parts.NONE)).train)
+        name: opening.fingerprint(opening.open_data(config, parts.resolve(config, parts.NONE)))
         for name, config in found.items()
     }
 
@@ -198,8 +223,10 @@ class _Sweep:
             run_stack(configs, folders, end, steps=self._options.steps)
         except (UsageError, jax.errors.JaxRuntimeError) as error:
             lines = str(error).splitlines()
-            if not isinstance(error, UsageError):  # of the devices: most likely, too little memory
-                lines = [lines[0], f"the program had {len(cells)} runs, and --most={len(cells) // 2 or 1} takes fewer"]
+            if not isinstance(error, UsageError):  # of the devices
+                lines = lines[:1]
+                if len(cells) > 1 and "RESOURCE_EXHAUSTED" in lines[0]:
+                    lines.append(f"the program had {len(cells)} runs, and --most={len(cells) // 2} takes fewer")
             for cell in cells:
                 if cell.name not in ended:
                     self._end(cell.name, "; ".join(lines))

@@ -13,7 +13,7 @@ from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs import config as config_lib
 from contrastive_jax.jobs.machine import files
 from contrastive_jax.jobs.sweeps.grid import Cell
-from contrastive_jax.jobs.workdir import CONFIG, DATA, may_differ
+from contrastive_jax.jobs.workdir import CONFIG, DATA, describe_differences, is_evaluated_again, may_differ
 
 RESULTS, SUMMARY, OUTPUT = "results.csv", "summary.json", "output"
 _MAX_NAMED = 3  # folders in one line
@@ -44,14 +44,14 @@ def is_done(cell: Cell, workdir: Path, *, steps: int | None = None) -> bool:
       workdir: of the sweep.
       steps: where the runs stop, if before their end.
 
-    A damaged summary is none.
+    A damaged summary counts as missing.
     """
     folder = workdir / cell.name
     try:
         summary, recorded = read_json(folder / SUMMARY), read_json(folder / CONFIG)
     except UsageError:
         return False
-    if summary is None or recorded is None or list(_find_differences(cell, config_lib.flatten(recorded))):
+    if summary is None or recorded is None or _is_to_be_evaluated(cell, recorded):
         return False
     # A run writes the configuration again before it is evaluated by other settings.
     if (folder / SUMMARY).stat().st_mtime_ns < (folder / CONFIG).stat().st_mtime_ns:
@@ -61,13 +61,16 @@ def is_done(cell: Cell, workdir: Path, *, steps: int | None = None) -> bool:
     return summary.get("steps", -1) >= wanted
 
 
-def _find_differences(cell: Cell, recorded: Mapping[str, Any]) -> Iterator[str]:
-    """The fields in which a run's recorded configuration, {path: value}, differs from that of its cell."""
-    ours = config_lib.flatten(json.loads(cell.config.to_json()))
-    for path in sorted(ours.keys() | recorded.keys()):
-        recorded_later = path == "model.weights_sha256" and ours.get(path) is None
-        if ours.get(path) != recorded.get(path) and not recorded_later:
-            yield path
+def _is_to_be_evaluated(cell: Cell, recorded: Mapping[str, Any]) -> bool:
+    """Whether a run that is done was evaluated by other settings than its cell's, or is no run of this cell."""
+    ours, theirs = config_lib.flatten(_as_recorded(cell.config)), config_lib.flatten(recorded)
+    differ = [path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)]
+    return any(not may_differ(path, theirs) or is_evaluated_again(path, ours[path]) for path in differ)
+
+
+def _as_recorded(config: ConfigDict) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(config.to_json())
+    return found
 
 
 def check_folders(cells: Sequence[Cell], workdir: Path) -> list[str]:
@@ -92,10 +95,7 @@ def check_folders(cells: Sequence[Cell], workdir: Path) -> list[str]:
         except UsageError as error:
             faults.append(f"{error} Move {folder} away to run this cell again.")
             continue
-        if recorded is None:
-            continue
-        fields = config_lib.flatten(recorded)
-        differ = [path for path in _find_differences(cell, fields) if not may_differ(path, fields)]
+        differ = describe_differences(_as_recorded(cell.config), recorded) if recorded is not None else []
         if differ:
             faults.append(
                 f"{folder}: expected the run of this cell, got one that differs in {', '.join(differ)}. "
@@ -115,27 +115,31 @@ def name_data(config: ConfigDict) -> str:
     return repr({path: value for path, value in config_lib.flatten(config).items() if path.startswith("data.")})
 
 
-def check_data(cells: Sequence[Cell], workdir: Path, opened: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that runs whose configurations name the same training images have them.
+def check_data(
+    cells: Sequence[Cell], workdir: Path, opened: Mapping[str, Mapping[str, Any]], *, done: Container[str]
+) -> None:
+    """Check that runs whose configurations name the same images have them.
 
     Args:
       cells: of the sweep.
       workdir: of the sweep.
-      opened: {`name_data`: fingerprint} of the images of the runs that are left.
+      opened: {`name_data`: {split: fingerprint}} of the images of the runs that are left.
+      done: the names of the cells whose runs are done; the others are yet to be evaluated, on images that may differ.
 
     Raises:
-      UsageError: a line for each run that began with others.
+      UsageError: a line for each run that began with other training images, or was evaluated on others.
     """
-    known: dict[str, tuple[Any, str]] = {name: (found, "") for name, found in opened.items()}
+    known = {(name, split): (found, "") for name, splits in opened.items() for split, found in splits.items()}
     faults = []
     for cell in cells:
         folder = workdir / cell.name
-        recorded = (read_json(folder / DATA) or {}).get("train")
-        if recorded is None:
-            continue
-        expected, where = known.setdefault(name_data(cell.config), (recorded, f" in {folder}"))
-        if differs := sources.compare_fingerprints(recorded, expected):
-            faults.append(f"{folder}: {differs}{where}. Restore the images, or give another workdir.")
+        for split, recorded in (read_json(folder / DATA) or {}).items():
+            if split != "train" and cell.name not in done:
+                continue
+            where = f" in {folder}"
+            expected, where = known.setdefault((name_data(cell.config), split), (recorded, where))
+            if differs := sources.compare_fingerprints(recorded, expected):
+                faults.append(f"{folder}: {split} images: {differs}{where}. Restore them, or give another workdir.")
     if faults:
         raise UsageError("\n".join(faults))
 
@@ -147,7 +151,7 @@ def _find_foreign(cells: Sequence[Cell], workdir: Path) -> list[str]:
     if not foreign:
         return []
     named = ", ".join(foreign[:_MAX_NAMED]) + (", ..." if len(foreign) > _MAX_NAMED else "")
-    return [f"{workdir}: {RESULTS} leaves out {len(foreign)} folders that are no cells of this grid: {named}."]
+    return [f"{workdir}: {RESULTS} leaves out what is no run of this grid: {named} ({len(foreign)} in all)."]
 
 
 def write_results(cells: Sequence[Cell], workdir: Path, *, done: Container[str]) -> Path:

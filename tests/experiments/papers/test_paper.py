@@ -43,7 +43,7 @@ def test_pairs_of_runs_differ_in_the_change_alone():
         ([-1.0, -1.1, -0.9], False, "contradicted (0 of 3 pairs; mean difference -1 over 3 seeds, p = 0.0033)"),
         ([1.0, 1.1, 0.9], False, "confirmed (3 of 3 pairs"),
         ([1.0, -1.1, 0.9], False, "not decidable at this size (2 of 3 pairs"),
-        ([1.0], False, "not decidable at this size (1 of 1 pairs; mean difference 1 over 1 seeds, no spread to test)"),
+        ([1.0], False, "not decidable at this size (1 of 1 pair; mean difference 1 over 1 seed, no spread to test)"),
         (
             [0.0, 0.0, 0.0],
             False,
@@ -56,7 +56,7 @@ def test_pairs_of_runs_differ_in_the_change_alone():
 def test_what_is_said_of_an_effect(seeds, falls, verdict):
     said = paper.describe_effect("It changes", {k: [x] for k, x in enumerate(seeds)}, falls=falls)
     assert said.sentence.startswith(f"It changes: {verdict}")
-    assert (said.p is None) == ("no spread" in said.finding)
+    assert (said.p == 1) == ("no spread" in said.finding)
 
 
 def test_pairs_of_a_seed_are_one_observation():
@@ -75,6 +75,7 @@ def test_pairs_of_a_seed_are_one_observation():
         ([0.02, 0.03], [0.02, 0.03]),
         ([0.03, 0.03], []),
         ([None, 0.04, None], [0.04]),
+        ([1.0, 0.04], []),  # that the runs cannot tell counts as a test
         ([None], []),
         ([], []),
     ],
@@ -84,5 +85,5 @@ def test_effects_are_corrected_for_their_number(p, left):
     assert [effect.p for effect in paper.correct(effects)] == left
     count = sum(x is not None for x in p)
     said = paper.describe_correction(effects)
-    assert said.startswith(f"{count} tests; Holm's correction for their number leaves {len(left) or 'none'} with p")
-    assert said.endswith(f": {'; '.join(f'claim {x} (found)' for x in left)}." if left else "p < 0.05.")
+    assert said.startswith(f"After Holm's correction {len(left) or 'none'} of {count} test")
+    assert said.endswith(f": {'; '.join(f'claim {x} (found)' for x in left)}." if left else "(p < 0.05).")

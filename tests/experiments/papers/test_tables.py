@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from experiments.papers import (
     lee_table4,
     paper,
     settings,
+    vrns_weight,
 )
 
 RUNS = {  # of each table at each scale
@@ -97,6 +99,20 @@ def test_every_table_has_the_scales():
     assert {found.name: set(found.scales) for found in papers.TABLES} == {name: set(RUNS[name]) for name in RUNS}
 
 
+@pytest.mark.parametrize(("scale", "runs"), [("minutes", 228), ("cpu", 348), ("paper", 594)])
+def test_the_list_has_every_sweep_and_tables_share_runs(scale, runs, tmp_path, capsys):
+    assert papers.main([f"--scale={scale}", f"--out={tmp_path}", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(set(lines)) == len(lines) and not list(tmp_path.iterdir())
+    folders = set()
+    for line in lines:
+        command, _, count = line.rpartition("  # ")
+        options = program.parse(shlex.split(command)[3:])
+        assert count == f"{len(options.cells)} runs"
+        folders |= {options.workdir / cell.name for cell in options.cells}
+    assert len(folders) == runs
+
+
 @pytest.mark.parametrize("scale", settings.SCALES)
 def test_tables_share_runs_only_of_the_same_fields(scale):
     """Sweeps of one name share a folder: all that their grids do not vary is the same."""
@@ -115,7 +131,7 @@ def test_a_table_is_made(name, scale, made_up, tmp_path, capsys):
     stem = tmp_path / scale / name
     said = (tmp_path / scale / f"{name}.md").read_text()
     assert said.strip() in capsys.readouterr().out
-    assert " tests; Holm's correction for their number leaves " in said
+    assert "After Holm's correction " in said
     assert f"{RUNS[name][scale]} runs; the median of their seconds is 2" in said and "1 x abacus" in said
     with open(f"{stem}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -160,6 +176,20 @@ def test_figure_4(make):
     assert made.rows[4] == {"loss": "SimCLR", "m": 512} | {
         f"linear probe, {what}": "51 ± 1" for what in ("alone", "with VRNS")
     }
+
+
+def test_the_weight_of_vrns(make):
+    """The made-up accuracy gains a tenth with VRNS at m = 32, and less at 256, whatever its weight."""
+    made = make(vrns_weight.PAPER_TABLE)
+    assert [(row["m"], row["lambda"]) for row in made.rows] == [
+        (m, weight) for m in (32, 256) for weight in ("0", "0.3", "1", "3", "10", "30")
+    ]
+    assert made.rows[0]["linear probe"] == "51 ± 1" and made.rows[1]["linear probe"] == "60.47 ± 1.1"
+    probes = [effect for effect in made.effects if effect.claim.endswith("linear probe")]
+    assert len(probes) == 10 and len(made.effects) == 20
+    assert probes[0].claim == "At m = 32, VRNS with lambda 0.3 raises the accuracy of the linear probe"
+    assert all("confirmed (3 of 3 pairs; mean difference 9.47" in effect.finding for effect in probes[:5])
+    assert all("confirmed (3 of 3 pairs; mean difference 0.631" in effect.finding for effect in probes[5:])
 
 
 def test_the_remedies_differ_in_what_they_are(make, tmp_path):

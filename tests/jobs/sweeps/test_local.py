@@ -97,3 +97,15 @@ def test_a_signal_ends_all_and_starts_no_more(signum, tmp_path):
     passed_on = signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM
     assert [local.read_error(one.output) for one in tasks[:2]] == [f"stopped by {int(passed_on)}"] * 2
     assert not tasks[2].output.exists() and signal.getsignal(signum) == before
+
+
+def test_an_error_ends_the_runs_that_nothing_would_wait_for(tmp_path):
+    first = task(tmp_path, "a", WAIT)
+    once_ready = f"import pathlib, time\nwhile not pathlib.Path({str(first.output)!r}).read_text(): time.sleep(0.02)"
+
+    def refuse(ended, status):
+        raise OSError(f"{ended.name} ended with {status}")
+
+    with pytest.raises(OSError, match="b ended with 0"):
+        local.run_all([first, task(tmp_path, "b", once_ready)], [local.Place(frozenset(), {})] * 2, refuse)
+    assert local.read_error(first.output) == f"stopped by {int(signal.SIGTERM)}"

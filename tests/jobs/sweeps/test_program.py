@@ -1,6 +1,7 @@
 """The command line of a sweep: which runs it starts, what it skips, what it says of those that fail."""
 
 import csv
+import errno
 import json
 
 import jax
@@ -11,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import contrastive_jax
 from contrastive_jax.errors import Interrupted, UsageError
-from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs import command_line, weights
 from contrastive_jax.jobs.machine import storage
 from contrastive_jax.jobs.sweeps import local, program, results, stacked_runs
 from experiments import embed, evaluate, export, show
@@ -111,6 +112,9 @@ def test_too_little_memory_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stacked_runs, "run_stack", exhaust)
     assert program.main(arguments(tmp_path, "--engine=vmap")) == 1
     assert "Out of memory; the program had 4 runs, and --most=2 takes fewer" in capsys.readouterr().err
+    assert program.main(arguments(tmp_path, "--engine=vmap", "--most=1")) == 1
+    said = capsys.readouterr().err
+    assert "Out of memory\n" in said and "--most" not in said
 
 
 def test_a_run_that_a_signal_ends_is_named(tmp_path, monkeypatch, capsys):
@@ -150,6 +154,9 @@ def test_the_list_and_one_cell(tmp_path, monkeypatch, capsys):
         (["--workers=0"], "--workers=0: expected at least 1"),
         (["--engine=vmap", "--workers=2"], "expected 1 with --engine=vmap"),
         (["--cell=4"], "--cell=4: expected from 0 to 3"),
+        (["--steps=0"], "--steps=0: expected at least 1"),
+        (["--grid=seed=1"], "--grid: expected it once, got it 2 times"),
+        (["--workers=two"], "argument --workers: invalid int value: 'two'"),
         (["--engine=threads"], "invalid choice"),
         (["--tempo=3"], "'--tempo=3' is not an option"),
         (["--config.lr=3", "--config.epochs=no"], "config.lr: expected the name of a field"),
@@ -194,7 +201,37 @@ def test_runs_of_other_data_are_refused_before_any_run(taken, tmp_path, capsys):
     (tmp_path / names[0] / "data.json").write_text('{"train": {"count": 5}}')
     assert program.main(arguments(tmp_path, grid=GRID.replace("0,1", "0,1,2"))) == 2 and len(names) == 4
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: {tmp_path / names[0]}: expected the 5 images this run began with, got ")
+    assert line.startswith(f"error: {tmp_path / names[0]}: train images: expected the 5 images this run began with, ")
+
+
+def test_runs_that_began_with_other_weights_are_refused(taken, tmp_path, capsys):
+    names, fails = taken
+    fails.clear()
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file({"x": np.zeros(1)}, path)
+    command = arguments(tmp_path / "sweep", f"--config.model.weights={path}")
+    assert program.main(command) == 0 and len(names) == 4
+    for name in names:  # as a run records it
+        config = tmp_path / "sweep" / name / "config.json"
+        found = json.loads(config.read_text())
+        found["model"]["weights_sha256"] = weights.digest(path)
+        config.write_text(json.dumps(found))
+        (tmp_path / "sweep" / name / "summary.json").touch()
+    assert program.main(command) == 0 and len(names) == 4
+    safetensors.numpy.save_file({"x": np.ones(1)}, path)
+    capsys.readouterr()
+    assert program.main(command) == 2 and len(names) == 4
+    assert capsys.readouterr().err.count("got one that differs in model.weights_sha256 (there ") == 4
+
+
+def test_a_full_disk_is_one_line(taken, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / results.RESULTS))
+
+    monkeypatch.setattr(results, "write_results", refuse)
+    assert program.main(arguments(tmp_path)) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.endswith("No space left on device; make room. The same command resumes the sweep.")
 
 
 @pytest.mark.slow
@@ -207,7 +244,7 @@ def test_both_engines_take_real_runs(tmp_path, capsys):
     command[2] = "--grid=optimizer.learning_rate=0.1,0.2,0.3"
     assert program.main([*command, "--engine=vmap"]) == 0
     said = capsys.readouterr().err
-    assert "1 of 3 runs are done already." in said and "no cells of this grid: learning_rate=1e+38" in said
+    assert "1 of 3 runs are done already." in said and "what is no run of this grid: learning_rate=1e+38" in said
     with open(tmp_path / results.RESULTS, newline="") as file:
         found = list(csv.DictReader(file))
     assert len({row["evaluation.trained encoder.knn"] for row in found} - {""}) >= 1 and len(found) == 3

@@ -12,6 +12,7 @@ from contrastive_jax.data import sources
 from contrastive_jax.errors import UsageError
 from contrastive_jax.jobs.sweeps import results
 from contrastive_jax.jobs.sweeps.grid import make_cells
+from tests.jobs.support import set_fields
 
 CELLS = make_cells(digits.get_config(), {}, {"seed": ["0", "1"], "views.crop_scale": ["(0.2,1.0)"]})
 SUMMARY = {"steps": 5, "steps_of_the_whole_run": 5, "final": {"loss": 1.5, "own": [1, 2]}, "nan": None, "on": True}
@@ -58,7 +59,7 @@ def test_damaged_and_foreign_folders_are_named(tmp_path):
     (tmp_path / "output").mkdir()
     damaged, foreign = results.check_folders(CELLS, tmp_path)
     assert "damaged text" in damaged and damaged.endswith("The run is evaluated again.")
-    assert "1 folders that are no cells of this grid: seed=9" in foreign
+    assert foreign.endswith("results.csv leaves out what is no run of this grid: seed=9 (1 in all).")
     for cell, text in zip(CELLS, ("half", json.dumps({"seed": 5})), strict=True):
         (tmp_path / cell.name).mkdir(exist_ok=True)
         (tmp_path / cell.name / "config.json").write_text(text)
@@ -74,29 +75,63 @@ def test_a_folder_of_another_version_is_refused_before_anything_runs(tmp_path):
     older = json.loads(CELLS[0].config.to_json())
     del older["log"]["pictures"]
     (tmp_path / CELLS[0].name / "config.json").write_text(json.dumps(older))
-    with pytest.raises(UsageError, match=r"expected the run of this cell, got one that differs in log.pictures\."):
+    expected = r"expected the run of this cell, got one that differs in log.pictures \(unknown to the version that"
+    with pytest.raises(UsageError, match=expected):
         results.check_folders(CELLS, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "done"),
+    [
+        ("checkpoint.keep", 7, True),
+        ("data.cache_gib", 9.0, True),
+        ("log.tensorboard_every", 7, True),
+        ("log.pictures", False, True),
+        ("evaluation.draws", 7, False),
+        ("data.evaluation_source", "digits", False),
+        ("epochs", 7, False),
+    ],
+)
+def test_a_run_is_taken_again_only_for_what_changes_its_results(path, value, done, tmp_path):
+    finish(CELLS[0], tmp_path)
+    config = set_fields(CELLS[0].config.copy_and_resolve_references(), {path: value})
+    assert results.is_done(CELLS[0]._replace(config=config), tmp_path) == done
+
+
+def test_pictures_that_are_asked_for_later_are_drawn(tmp_path):
+    without = set_fields(CELLS[0].config.copy_and_resolve_references(), {"log.pictures": False})
+    finish(CELLS[0]._replace(config=without), tmp_path)
+    assert not results.is_done(CELLS[0], tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "test", "evaluation_train"])
 @pytest.mark.parametrize("opened", [True, False])
-def test_runs_of_other_images_are_named(opened, tmp_path):
+def test_runs_of_other_images_are_named(opened, split, tmp_path):
     images = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
     first, second = (sources.fingerprint(sources.ArraySource(x)) for x in (images, images[:2]))
     for cell, found in zip(CELLS, (first, second), strict=True):
         finish(cell, tmp_path)
-        (tmp_path / cell.name / "data.json").write_text(json.dumps({"train": found}))
-    names = {results.name_data(cell.config) for cell in CELLS}
-    assert len(names) == 1
+        (tmp_path / cell.name / "data.json").write_text(json.dumps({split: found}))
+    (name,) = {results.name_data(cell.config) for cell in CELLS}
+    done = [cell.name for cell in CELLS]
     with pytest.raises(UsageError) as caught:
-        results.check_data(CELLS, tmp_path, dict.fromkeys(names, second) if opened else {})
+        results.check_data(CELLS, tmp_path, {name: {split: second}} if opened else {}, done=done)
     (line,) = str(caught.value).splitlines()
+    folders = [tmp_path / cell.name for cell in CELLS]
     if opened:
-        expected = f"{tmp_path / CELLS[0].name}: expected the 3 images this run began with, got 2. Restore"
+        expected = f"{folders[0]}: {split} images: expected the 3 images this run began with, got 2. Restore"
     else:  # nothing is left to run: the runs are compared with each other
-        folders = [tmp_path / cell.name for cell in CELLS]
-        expected = f"{folders[1]}: expected the 2 images this run began with, got 3 in {folders[0]}. Restore"
+        expected = f"{folders[1]}: {split} images: expected the 2 images this run began with, got 3 in {folders[0]}. Re"
     assert line.startswith(expected)
-    results.check_data(CELLS[:1], tmp_path, dict.fromkeys(names, first))
+    results.check_data(CELLS[:1], tmp_path, {name: {split: first}}, done=done)
+
+
+def test_a_run_that_is_not_done_may_be_tested_on_others(tmp_path):
+    finish(CELLS[0], tmp_path)
+    images = np.zeros((3, 8, 8), np.uint8)
+    old, new = (sources.fingerprint(sources.ArraySource(x)) for x in (images, images[:2]))
+    (tmp_path / CELLS[0].name / "data.json").write_text(json.dumps({"train": old, "test": old}))
+    results.check_data(CELLS, tmp_path, {results.name_data(CELLS[0].config): {"train": old, "test": new}}, done=[])
 
 
 def test_the_table_has_a_row_for_each_run_and_every_number(tmp_path):
