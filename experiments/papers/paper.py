@@ -256,7 +256,8 @@ def describe_correction(effects: Sequence[Effect]) -> str:
     left = correct(effects)
     verdicts = [f"{effect.claim} ({effect.finding.partition(' (')[0]})" for effect in left]
     named = f": {'; '.join(verdicts)}" if left else ""
-    return f"After Holm's correction {len(left) or 'none'} of {_count(count, 'test')} significant (p < 0.05){named}."
+    remain = "remain" if len(left) > 1 else "remains"
+    return f"After Holm's correction, {len(left) or 'none'} of {_count(count, 'test')} {remain} significant{named}."
 
 
 def plot_seeds(axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], **style: Any) -> None:

@@ -85,5 +85,5 @@ def test_effects_are_corrected_for_their_number(p, left):
     assert [effect.p for effect in paper.correct(effects)] == left
     count = sum(x is not None for x in p)
     said = paper.describe_correction(effects)
-    assert said.startswith(f"After Holm's correction {len(left) or 'none'} of {count} test")
-    assert said.endswith(f": {'; '.join(f'claim {x} (found)' for x in left)}." if left else "(p < 0.05).")
+    assert said.startswith(f"After Holm's correction, {len(left) or 'none'} of {count} test")
+    assert said.endswith(f": {'; '.join(f'claim {x} (found)' for x in left)}." if left else "remains significant.")

@@ -131,7 +131,7 @@ def test_a_table_is_made(name, scale, made_up, tmp_path, capsys):
     stem = tmp_path / scale / name
     said = (tmp_path / scale / f"{name}.md").read_text()
     assert said.strip() in capsys.readouterr().out
-    assert "After Holm's correction " in said
+    assert "After Holm's correction, " in said
     assert f"{RUNS[name][scale]} runs; the median of their seconds is 2" in said and "1 x abacus" in said
     with open(f"{stem}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
