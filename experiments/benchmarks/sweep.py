@@ -1,25 +1,38 @@
 """Seconds of a sweep as one program (`--engine=vmap`), beside those of its runs one by one.
 
     python -m experiments.benchmarks.sweep [--model=mlp] [--hidden=512,512] [--epochs=120] [--runs=16] [--alone=2]
-      [--draw]
+      [--draw] [--steps=20]
 
 The runs are the digits preset with four temperatures, two weights of VRNS and `runs` / 8 seeds. Both ways are whole
 commands in processes of their own: they start Python, compile, train, evaluate and, with `--draw`, draw. A run alone is
 a command of `experiments.train`; `--alone` of them, spread over the grid, are timed, and their mean counts for all. The
 processor's time stands beside the clock's, because other work on the machine changes it less.
+
+With `--steps` whole runs are left out: so many steps of all runs as one program and of one run alone are timed, in
+turns in this process.
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
+from contrastive_jax.data import batches
+from contrastive_jax.jobs import command_line
+from contrastive_jax.jobs.job import Job
+from contrastive_jax.jobs.sweeps import stack
+from contrastive_jax.training import gradient
+
+Cell = tuple[float, float, int]  # temperature, weight of VRNS, seed
 TEMPERATURES, WEIGHTS = (0.1, 0.2, 0.5, 1.0), (0, 30)
 
 
@@ -53,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--epochs", type=int, default=120, help="(%(default)s)")
     parser.add_argument("--runs", type=int, default=16, help="a multiple of 8 (%(default)s)")
     parser.add_argument("--alone", type=int, default=2, help="runs that are timed alone (%(default)s)")
+    parser.add_argument("--steps", type=int, help="time so many steps, and no whole runs")
     parser.add_argument("--draw", action="store_true", help="let every run draw its pictures")
     options = parser.parse_args(argv)
     if options.runs < 8 or options.runs % 8:
@@ -63,6 +77,8 @@ def main(argv: Sequence[str]) -> int:
     common += [f"--config.log.pictures={options.draw}"]
     common += [f"--config.model.kwargs.hidden=({options.hidden},)"] if options.model == "mlp" else []
     cells = [(t, weight, seed) for t in TEMPERATURES for weight in WEIGHTS for seed in seeds]
+    if options.steps is not None:
+        return time_steps(common, cells, options.steps)
     grid = f"loss.kwargs.temperature={','.join(map(str, TEMPERATURES))} vrns_weight={','.join(map(str, WEIGHTS))} "
     grid += f"seed={','.join(map(str, seeds))}"
     with tempfile.TemporaryDirectory() as folder:
@@ -81,11 +97,52 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _time_alone(common: Sequence[str], cell: tuple[float, float, int], workdir: Path) -> Seconds:
+def _time_alone(common: Sequence[str], cell: Cell, workdir: Path) -> Seconds:
+    return time_command(["experiments.train", *_arguments(common, cell, workdir)])
+
+
+def _arguments(common: Sequence[str], cell: Cell, workdir: Path) -> list[str]:
     temperature, weight, seed = cell
     fields = {"loss.kwargs.temperature": temperature, "vrns_weight": weight, "seed": seed}
-    given = [f"--config.{path}={value}" for path, value in fields.items()]
-    return time_command(["experiments.train", *common, *given, f"--workdir={workdir}"])
+    return [*common, *(f"--config.{path}={value}" for path, value in fields.items()), f"--workdir={workdir}"]
+
+
+def time_steps(common: Sequence[str], cells: Sequence[Cell], count: int) -> int:
+    """Print the medians of steps of all runs as one program and of one run alone, and their ratio."""
+    workdirs = [Path(f"runs/none/{k}") for k in range(len(cells))]  # where nothing is written
+    pairs = zip(cells, workdirs, strict=True)
+    configs = [command_line.parse(_arguments(common, cell, workdir)).config for cell, workdir in pairs]
+    jobs = stack.prepare(configs, workdirs, steps=count + 1)
+    steps = [_take_stacked(jobs, count + 1), _take_alone(jobs[0], count + 1)]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(count + 1):
+        for taken, found in zip(steps, seconds, strict=True):
+            start = time.perf_counter()
+            next(taken)
+            found.append(time.perf_counter() - start)
+    together, alone = (statistics.median(found[1:]) for found in seconds)  # the first compiles
+    ratio = together / (len(cells) * alone)
+    print(f"a step of {len(cells)} runs, median of {count}, {os.cpu_count()} cores")
+    print(f"as one program {together:.4f} s, alone {len(cells)} x {alone:.4f} s, ratio {ratio:.2f}")
+    return 0
+
+
+def _take_stacked(jobs: Sequence[Job], count: int) -> Iterator[None]:
+    runs = stack.Stack(jobs)
+    placed = runs.place([job.initial for job in jobs])
+    for batch in runs.placed_batches(0, count, contextlib.nullcontext):
+        placed, outputs = runs.step(placed, batch)
+        jax.block_until_ready((placed, outputs))
+        yield
+
+
+def _take_alone(job: Job, count: int) -> Iterator[None]:
+    placed, order = job.mapped.place_state(job.initial), job.order
+    positions = gradient.layout(order.update_size, job.config.batch_size, 1)
+    for batch in batches.iterate(job.train, order, start=0, stop=count, positions=positions):
+        placed, outputs = job.mapped.step(placed, job.mapped.place_batch({n: batch[n] for n in job.program.inputs}))
+        jax.block_until_ready((placed, outputs))
+        yield
 
 
 if __name__ == "__main__":
