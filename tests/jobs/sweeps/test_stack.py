@@ -158,7 +158,8 @@ def test_runs_at_different_steps_go_on_each_from_its_own(tmp_path):
     workdirs, errors = take(configs, tmp_path, steps=STEPS)
     assert errors == [None] * 3
     assert [len(rows.read_rows(workdir / rows.ROWS)) for workdir in workdirs] == [STEPS] * 3
-    run.run(configs[1], tmp_path / "alone", steps=STEPS)
+    for workdir in (workdirs[1], tmp_path / "alone"):  # and alone again
+        run.run(configs[1], workdir, steps=STEPS + 1)
     assert_same_run(workdirs[1], tmp_path / "alone")
 
 
