@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.papers import paper, settings
@@ -61,13 +62,15 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
 
 def _draw(rows: Sequence[paper.Row], sizes: Sequence[float], weights: Sequence[float]) -> Figure:
     figure = Figure(figsize=(2 * study.COLUMN, 2.6), layout="constrained")
-    places = range(len(weights))
+    places = np.arange(len(weights))
+    colours = (study.BLUE, study.ORANGE, study.GREEN, study.RED, study.PURPLE)
     for axes, (name, column) in zip(figure.subplots(1, len(COLUMNS)), COLUMNS.items(), strict=True):
         scale = 1 if column == VARIANCE else 100
-        for m, colour in zip(sizes, (study.BLUE, study.ORANGE, study.GREEN, study.RED, study.PURPLE), strict=False):
+        for k, (m, colour) in enumerate(zip(sizes, colours, strict=False)):
             found = [paper.select(rows, column, {SIZE: m, WEIGHT: weight}) for weight in weights]
             scaled = [[scale * x for x in seeds] for seeds in found]
-            paper.plot_seeds(axes, places, scaled, marker="o", color=colour, label=f"m = {m:.0f}")
+            beside = places + 0.12 * (k - (len(sizes) - 1) / 2)
+            paper.plot_seeds(axes, beside, scaled, marker="o", color=colour, label=f"m = {m:.0f}")
         axes.set_xticks(places, [f"{weight:g}" for weight in weights])
         axes.set(xlabel="lambda", ylabel=name if scale == 1 else f"{name}, per cent")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sizes))
