@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.paper import FEW_LABELS, LOSS, PROBE, SEED, VARIANCE, WEIGHT
 from experiments.papers.settings import AT_TWO_TENTHS, SEEDS, VRNS
 from experiments.studies import study
@@ -78,9 +78,9 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
             different = {seed: [_scale(column) * (b - a)] for seed, (a, b) in enumerate(pairs)}
             if falls and max(found[name]["mean of negatives"]) > COLLAPSED:
                 why = "collapsed; its negatives are alike, and so their variance says nothing."
-                effects.append(paper.Effect(method, why, 1.0))
+                effects.append(claims.Effect(method, why, 1.0))
             else:
-                effects.append(paper.describe_effect(claim, different, falls=falls))
+                effects.append(claims.describe_effect(claim, different, falls=falls))
     return paper.Table(table, effects, _draw(found))
 
 

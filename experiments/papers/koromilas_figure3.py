@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.paper import LOSS, PROBE, SEED, SIZE, TEMPERATURE
 from experiments.papers.settings import SEEDS
 from experiments.studies import study
@@ -99,18 +99,18 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     return paper.Table(table, list(_describe(scores, sizes)), _draw(scores, sizes))
 
 
-def _describe(scores: Mapping[str, Mapping[int, np.ndarray]], sizes: Sequence[int]) -> list[paper.Effect]:
+def _describe(scores: Mapping[str, Mapping[int, np.ndarray]], sizes: Sequence[int]) -> list[claims.Effect]:
     least, most = sizes[0], sizes[-1]
     medians = {name: {m: np.median(values, axis=0) for m, values in found.items()} for name, found in scores.items()}
     said = []
     for family in FAMILIES[2:]:
         above = medians[family.name][least] - medians["SimCLR"][least]
         said.append(
-            paper.describe_effect(f"At m = {least} the median of {family.name} is above SimCLR's", _by_seed(above))
+            claims.describe_effect(f"At m = {least} the median of {family.name} is above SimCLR's", _by_seed(above))
         )
         falls = [medians[name][most] - medians[name][least] for name in (family.name, "SimCLR")]
         said.append(
-            paper.describe_effect(
+            claims.describe_effect(
                 f"From m = {most} to {least} the median of {family.name} falls less than SimCLR's",
                 _by_seed(falls[0] - falls[1]),
                 falls=True,
@@ -120,7 +120,7 @@ def _describe(scores: Mapping[str, Mapping[int, np.ndarray]], sizes: Sequence[in
             np.subtract(*np.quantile(scores[name][least], (0.75, 0.25), axis=0)) for name in (family.name, "SimCLR")
         ]
         said.append(
-            paper.describe_effect(
+            claims.describe_effect(
                 f"At m = {least} the quartiles of {family.name} lie closer together than SimCLR's",
                 _by_seed(wider[0] - wider[1]),
                 falls=True,

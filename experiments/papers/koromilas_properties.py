@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.koromilas_figure3 import FAMILIES, GAMMA, Family, T, add_loss, make_sweeps
 from experiments.papers.paper import PROBE, SEED, TEMPERATURE
 from experiments.studies import study
@@ -74,7 +74,7 @@ def _format(fields: dict[str, float]) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in fields.items())
 
 
-def _compare_families(rows: Sequence[paper.Row]) -> list[paper.Effect]:
+def _compare_families(rows: Sequence[paper.Row]) -> list[claims.Effect]:
     said = []
     best = {family.name: {**family.fields, **find_best(rows, family)} for family in FAMILIES}
     for family in FAMILIES[2:]:
@@ -82,12 +82,12 @@ def _compare_families(rows: Sequence[paper.Row]) -> list[paper.Effect]:
             found = paper.compare(rows, PROPERTIES[name], best["SimCLR"], best[family.name])
             word = "lower" if falls else "higher"
             claim = f"At the lowest balance of each, {name} is {word} with {family.name} than with SimCLR"
-            said.append(paper.describe_effect(claim, found, falls=falls))
+            said.append(claims.describe_effect(claim, found, falls=falls))
     chosen = [f"{family.name} at {_format(find_best(rows, family))}" for family in FAMILIES]
-    return [*said, paper.Effect("The lowest balance of each", f"{'; '.join(chosen)}.")]
+    return [*said, claims.Effect("The lowest balance of each", f"{'; '.join(chosen)}.")]
 
 
-def _correlate(rows: Sequence[paper.Row]) -> list[paper.Effect]:
+def _correlate(rows: Sequence[paper.Row]) -> list[claims.Effect]:
     """The rank correlation of each property with the accuracy, within each seed."""
     said = []
     for name, column in PROPERTIES.items():
@@ -97,7 +97,7 @@ def _correlate(rows: Sequence[paper.Row]) -> list[paper.Effect]:
             both = ([paper.read_number(row, path) for row in own] for path in (column, PROBE))
             found.append(float(stats.spearmanr(*both).statistic))
         claim = f"Rank correlation of {name} with the linear probe over a seed's runs"
-        said.append(paper.Effect(claim, f"{paper.format_spread(found)}."))
+        said.append(claims.Effect(claim, f"{paper.format_spread(found)}."))
     return said
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.paper import PROBE, SEED, TEMPERATURE, WEIGHT
 from experiments.papers.settings import SEEDS, TEMPERATURES, VRNS
 from experiments.studies import study
@@ -44,9 +44,9 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     hot = {TEMPERATURE: TEMPERATURES[-1]}
     raised = paper.compare(rows, PROBE, {**hot, WEIGHT: 0}, {**hot, WEIGHT: VRNS}, scale=100)
     effects = [
-        paper.describe_effect(f"VRNS raises the accuracy at temperature {TEMPERATURES[-1]:g}", raised),
-        paper.describe_effect("With VRNS the accuracy ranges less over the temperatures", flatter, falls=True),
-        paper.describe_effect("The best accuracy over the temperatures is higher with VRNS", best),
+        claims.describe_effect(f"VRNS raises the accuracy at temperature {TEMPERATURES[-1]:g}", raised),
+        claims.describe_effect("With VRNS the accuracy ranges less over the temperatures", flatter, falls=True),
+        claims.describe_effect("The best accuracy over the temperatures is higher with VRNS", best),
     ]
     return paper.Table(table, effects, _draw(curves))
 

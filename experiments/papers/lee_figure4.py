@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.paper import LOSS, PROBE, SIZE, WEIGHT
 from experiments.papers.settings import AT_TWO_TENTHS, SIZES, VRNS
 from experiments.studies import study
@@ -47,8 +47,8 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
         }
         more = {seed: [gains[least][seed][0] - gains[most][seed][0]] for seed in gains[least]}
         effects += [
-            paper.describe_effect(f"VRNS raises the accuracy of {name} at m = {least}", gains[least]),
-            paper.describe_effect(f"VRNS raises the accuracy of {name} more at m = {least} than at {most}", more),
+            claims.describe_effect(f"VRNS raises the accuracy of {name} at m = {least}", gains[least]),
+            claims.describe_effect(f"VRNS raises the accuracy of {name} more at m = {least} than at {most}", more),
         ]
     return paper.Table(table, effects, _draw(rows, sizes))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.paper import SIZE, VARIANCE, WEIGHT
 from experiments.papers.settings import AT_TWO_TENTHS, SIZES, VRNS
 from experiments.studies import study
@@ -51,11 +51,11 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
     ]
     most = {seed: [gains[0][seed][0] - gains[1][seed][0]] for seed in gains[0]}
     effects = [
-        paper.describe_effect("VRNS lowers the variance of the negatives over the training set", lowered, falls=True),
-        paper.describe_effect(
+        claims.describe_effect("VRNS lowers the variance of the negatives over the training set", lowered, falls=True),
+        claims.describe_effect(
             f"Without VRNS that variance is lower at m = {sizes[-1]} than at {sizes[0]}", grown, falls=True
         ),
-        paper.describe_effect(f"VRNS lowers it by more at m = {sizes[0]} than at {sizes[-1]}", most, falls=True),
+        claims.describe_effect(f"VRNS lowers it by more at m = {sizes[0]} than at {sizes[-1]}", most, falls=True),
     ]
     return paper.Table(table, effects, _draw(rows, sizes))
 

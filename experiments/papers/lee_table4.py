@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from contrastive_jax.jobs.sweeps import program
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.paper import PROBE, SEED, TEMPERATURE, WEIGHT
 from experiments.papers.settings import SEEDS, VRNS
 from experiments.studies import study
@@ -53,7 +53,7 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
             row[f"{name}, paper"] = number
         table.append(row)
     effects = [
-        paper.describe_effect(
+        claims.describe_effect(
             f"VRNS raises the accuracy at temperature {t:g}",
             paper.compare(rows, PROBE, {TEMPERATURE: t, WEIGHT: 0}, {TEMPERATURE: t, WEIGHT: VRNS}, scale=100),
         )

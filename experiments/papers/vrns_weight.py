@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.papers import paper, settings
+from experiments.papers import claims, paper, settings
 from experiments.papers.paper import FEW_LABELS, PROBE, SEED, SIZE, VARIANCE, WEIGHT
 from experiments.papers.settings import AT_TWO_TENTHS, SEEDS
 from experiments.studies import study
@@ -56,7 +56,7 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
                 gains = paper.compare(rows, COLUMNS[column], {SIZE: m, WEIGHT: 0}, {SIZE: m, WEIGHT: weight}, scale=100)
                 what = "linear probe" if column == "linear probe" else f"probe on {column}"
                 claim = f"At m = {m:.0f}, VRNS with lambda {weight:g} raises the accuracy of the {what}"
-                effects.append(paper.describe_effect(claim, gains))
+                effects.append(claims.describe_effect(claim, gains))
     return paper.Table(table, effects, _draw(rows, sizes, weights))
 
 
