@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import pathlib
 import pkgutil
 
 import jax
@@ -17,6 +18,12 @@ from contrastive_jax.losses import contract
 from contrastive_jax.training import regime
 
 MODULES = [m.name for m in pkgutil.walk_packages(contrastive_jax.__path__, "contrastive_jax.")]
+ROOT = pathlib.Path(__file__).parents[1]
+MODULES += [  # of the checkout; importing one that has no examples may need more
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "experiments").rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
 NAMES = {
     "jax": jax,
     "jnp": jnp,

@@ -70,7 +70,7 @@ def correct(effects: Sequence[Effect]) -> list[Effect]:
     """The effects that stay significant when all of them are tested together, by Holm's correction.
 
     Example:
-      >>> [effect.claim for effect in correct([Effect("a", "", 0.03), Effect("b", "", 0.02), Effect("c", "", 0.001)])]
+      >>> [effect.claim for effect in correct([Effect("a", "", 0.03), Effect("b", "", 0.04), Effect("c", "", 0.001)])]
       ['c']
     """
     tested = sorted((effect for effect in effects if effect.p is not None), key=lambda effect: effect.p or 0.0)
