@@ -73,7 +73,8 @@ def add_loss(rows: Sequence[paper.Row]) -> list[paper.Row]:
 def list_scores(rows: Sequence[paper.Row], family: Family, m: int, column: str = PROBE) -> np.ndarray:
     """A column of all runs of a loss at a batch size, [hyperparameters, seeds]."""
     found = paper.select(rows, column, {**family.fields, SIZE: m})  # ordered by seed
-    return np.reshape(found, (len(SEEDS), -1)).T
+    seeds = {row[SEED] for row in rows}
+    return np.reshape(found, (len(seeds), -1)).T
 
 
 def make_table(rows: Sequence[paper.Row]) -> paper.Table:
@@ -93,10 +94,15 @@ def make_table(rows: Sequence[paper.Row]) -> paper.Table:
                     "linear probe, median": f"{middle:.1f}",
                     "25% to 75%": f"{low:.1f} to {high:.1f}",
                     "best": f"{values.max():.1f}",
-                    "median of each seed": f"{statistics.mean(medians):.1f} ± {statistics.stdev(medians):.2f}",
+                    "median of each seed": _format_medians(medians),
                 }
             )
     return paper.Table(table, list(_describe(scores, sizes)), _draw(scores, sizes))
+
+
+def _format_medians(medians: np.ndarray) -> str:
+    spread = f" ± {statistics.stdev(medians):.2f}" if len(medians) > 1 else ""
+    return f"{statistics.mean(medians):.1f}{spread}"
 
 
 def _describe(scores: Mapping[str, Mapping[int, np.ndarray]], sizes: Sequence[int]) -> list[claims.Effect]:

@@ -30,15 +30,16 @@ SWEEP = settings.paper("imagenet100", "table4", {TEMPERATURE: tuple(PAPER), WEIG
 SCALES = {"paper": [SWEEP]}
 
 
-def list_commands(folder: Path) -> list[dict[str, Any]]:
+def list_commands(sweeps: Sequence[paper.Sweep], folder: Path) -> list[dict[str, Any]]:
     """The command of each run, beside the paper's number."""
-    options = program.parse(SCALES["paper"][0].arguments(folder))
+    options = [program.parse(sweep.arguments(folder)) for sweep in sweeps]
     return [
         {
             "paper": PAPER[cell.values[TEMPERATURE]][int(cell.values[WEIGHT] > 0)],
-            "command": shlex.join(["python", "-m", "experiments.train", *program.train_arguments(options, cell)]),
+            "command": shlex.join(["python", "-m", "experiments.train", *program.train_arguments(given, cell)]),
         }
-        for cell in options.cells
+        for given in options
+        for cell in given.cells
     ]
 
 
@@ -75,9 +76,9 @@ def _draw(rows: Sequence[paper.Row]) -> Figure:
     return figure
 
 
-def introduce(folder: Path) -> str:
+def introduce(sweeps: Sequence[paper.Sweep], folder: Path) -> str:
     """The command of each run, beside the paper's number."""
-    return study.format_table(list_commands(folder))
+    return study.format_table(list_commands(sweeps, folder))
 
 
 PAPER_TABLE = paper.Paper("lee_table4", SCALES, make_table, introduce)

@@ -50,6 +50,10 @@ class Sweep(NamedTuple):
             *fixed,
         ]
 
+    def with_seeds(self, seeds: Sequence[int]) -> "Sweep":
+        """The same sweep with other seeds, which are the same runs wherever both have one."""
+        return self._replace(grid={**self.grid, SEED: seeds})
+
 
 class Paper(NamedTuple):
     """A table or figure of a paper: its runs at each scale, and what is made of them."""
@@ -57,7 +61,12 @@ class Paper(NamedTuple):
     name: str
     scales: Mapping[str, Sequence[Sweep]]
     make: Callable[[Sequence[Row]], "Table"]
-    introduce: Callable[[Path], str] | None = None  # what is printed before the runs, from their folder
+    introduce: Callable[[Sequence[Sweep], Path], str] | None = None  # printed before the runs, from their folder
+
+    def list_sweeps(self, scale: str, seeds: Sequence[int] | None = None) -> list[Sweep]:
+        """The sweeps of a scale, none if the table does not have it, with other seeds if some are given."""
+        sweeps = self.scales.get(scale, ())
+        return [sweep if seeds is None else sweep.with_seeds(seeds) for sweep in sweeps]
 
 
 class Table(NamedTuple):
@@ -206,14 +215,32 @@ def add_options(parser: argparse.ArgumentParser, scales: Sequence[str]) -> None:
     parser.add_argument(
         "--workers", type=int, default=1, help="runs at once (%(default)s); at the scale minutes one program has many"
     )
+    parser.add_argument("--seeds", type=parse_seeds, help="in place of 0,1,2; the table is of these alone")
     parser.add_argument("--list", action="store_true", help="print the sweeps' commands, and start none")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds as they are written on the command line.
+
+    Raises:
+      argparse.ArgumentTypeError: they are not distinct whole numbers from 0.
+
+    Example:
+      >>> parse_seeds("0,1,2")
+      (0, 1, 2)
+    """
+    words = [word.strip() for word in text.split(",")]
+    seeds = tuple(int(word) for word in words if word.isdecimal())
+    if len(seeds) < len(words) or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"expected distinct whole numbers from 0, such as 0,1,2, got {text!r}")
+    return seeds
 
 
 def list_commands(papers: Sequence[Paper], options: argparse.Namespace) -> list[str]:
     """The command of each sweep that tables need, once, with the number of its runs."""
     found: dict[str, None] = {}
     for paper in papers:
-        for sweep in paper.scales.get(options.scale, ()):
+        for sweep in paper.list_sweeps(options.scale, options.seeds):
             runs = math.prod(map(len, sweep.grid.values()))
             command = sweep.arguments(options.out / options.scale / "runs", workers=options.workers)
             line = shlex.join(["python", "-m", "experiments.sweep", *command])
@@ -224,12 +251,13 @@ def list_commands(papers: Sequence[Paper], options: argparse.Namespace) -> list[
 def make(paper: Paper, options: argparse.Namespace) -> int:
     """Run what a table needs and write it, as CSV, Markdown and a picture; return the exit status."""
     folder = options.out / options.scale
+    sweeps = paper.list_sweeps(options.scale, options.seeds)
     stem = folder / paper.name
     rows: list[Row] = []
-    if paper.introduce is not None:
-        print(f"{paper.introduce(folder / 'runs')}\n", flush=True)
     try:
-        for sweep in paper.scales[options.scale]:
+        if paper.introduce is not None:
+            print(f"{paper.introduce(sweeps, folder / 'runs')}\n", flush=True)
+        for sweep in sweeps:
             rows += run_sweep(sweep, folder / "runs", workers=options.workers)
         with matplotlib.rc_context(study.STYLE):
             table = paper.make(rows)

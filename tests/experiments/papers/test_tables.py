@@ -126,7 +126,7 @@ def test_tables_share_runs_only_of_the_same_fields(scale):
 
 @pytest.mark.parametrize(("name", "scale"), [(name, next(iter(RUNS[name]))) for name in RUNS])
 def test_a_table_is_made(name, scale, made_up, tmp_path, capsys):
-    options = argparse.Namespace(scale=scale, out=tmp_path, workers=1)
+    options = argparse.Namespace(scale=scale, out=tmp_path, workers=1, seeds=None)
     assert paper.make(table(name), options) == 0
     stem = tmp_path / scale / name
     said = (tmp_path / scale / f"{name}.md").read_text()
@@ -137,6 +137,32 @@ def test_a_table_is_made(name, scale, made_up, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert said.count("\n| ") == len(rows) and all(" ± " in "".join(row.values()) for row in rows)
     assert all(stem.with_suffix(suffix).stat().st_size > 1000 for suffix in (".png", ".pdf"))
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+@pytest.mark.parametrize("seeds", ["3", "7, 3"])
+def test_a_table_of_other_seeds(name, seeds, made_up, tmp_path, capsys):
+    """One seed has no spread and decides nothing; two do."""
+    scale, count = next(iter(RUNS[name])), len(seeds.split(","))
+    assert paper.main(table(name), [f"--scale={scale}", f"--out={tmp_path}", "--seeds", seeds]) == 0
+    said = capsys.readouterr().out
+    assert f"{RUNS[name][scale] // 3 * count} runs; the median" in said
+    assert (" ± " in said) == (count > 1)
+    assert count > 1 or not ("confirmed" in said or "contradicted" in said)
+
+
+def test_the_list_has_other_seeds(tmp_path, capsys):
+    assert papers.main(["--scale=paper", f"--out={tmp_path}", "--list", "--seeds=11"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all("seed=11" in line and "seed=0" not in line for line in lines)
+
+
+@pytest.mark.parametrize("seeds", ["", "0,", "1,1", "-1", "1.5", "0 1"])
+def test_seeds_that_are_none(seeds, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        papers.main([f"--seeds={seeds}", "--list"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"--seeds: expected distinct whole numbers from 0, such as 0,1,2, got {seeds!r}")
 
 
 @pytest.fixture
