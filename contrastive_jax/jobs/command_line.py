@@ -48,7 +48,7 @@ def _build_parser() -> Parser:
     parser.add_argument("--steps", type=int, help="stop after this many steps in total, then evaluate as usual")
     parser.add_argument("--profile", metavar="START:STOP", help="write a profiler trace of these steps to the workdir")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, where a job has several processes")
-    parser.add_argument("--num_processes", type=int, help="how many processes the job has")
+    parser.add_argument("--num_processes", type=int, help="how many processes the job has; 1 alone: no others")
     parser.add_argument("--process_id", type=int, help="which of them this is, from 0")
     return parser
 
@@ -165,6 +165,14 @@ def main(arguments: Sequence[str]) -> int:
     try:
         # First, because a preset or a part may use JAX when it is imported.
         processes.start(*_read_place(arguments))
+    except UsageError as error:
+        return fail(error)
+    return train(arguments)
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Run a command line in a process that has joined the others of its job; return the exit status."""
+    try:
         options = parse(arguments)
     except (UsageError, MissingExtraError) as error:
         return fail(error)

@@ -1,5 +1,7 @@
 """Several processes as one job: how they join, and which of them writes."""
 
+import os
+
 import jax
 import orbax.checkpoint as ocp
 
@@ -8,13 +10,16 @@ from contrastive_jax.errors import UsageError
 # The others notice a dead process after this time at the latest; a broken connection shows it sooner.
 _HEARTBEAT_SECONDS = 30
 _EVALUATION_SECONDS = 24 * 3600
+_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # of the processes of a job, where a launcher says it
 
 
 def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the other processes of this job, if there are any. Call it before any other function of JAX.
 
     Give all three arguments or none. Without them, JAX reads them from the environment of Cloud TPU, SLURM, Kubernetes
-    or Open MPI; outside these, the job has one process.
+    or Open MPI; outside these, the job has one process. `num_processes=1` alone says that it has one, whatever the
+    environment is. A job of one process joins nobody: several of them side by side, in one task of SLURM, would take
+    each other for a process that has come back.
 
     Args:
       coordinator: `host:port` of process 0; the same for all processes.
@@ -25,6 +30,8 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
       UsageError: if only some of the three are given, one is out of range, or the other processes cannot be reached.
     """
     given = coordinator is not None or num_processes is not None or process_id is not None
+    if (coordinator, num_processes, process_id) == (None, 1, None) or (not given and _is_alone()):
+        return
     if given:
         _check(coordinator, num_processes, process_id)
     try:
@@ -39,11 +46,16 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         ) from None
 
 
+def _is_alone() -> bool:
+    """Whether a launcher says that this job has one process."""
+    return {os.environ[name] for name in _COUNTS if name in os.environ} == {"1"}
+
+
 def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     if coordinator is None or num_processes is None or process_id is None:
         raise UsageError(
             f"--coordinator={coordinator}, --num_processes={num_processes}, --process_id={process_id}: "
-            "expected all three or none."
+            "expected all three or none, or --num_processes=1 alone."
         )
     if not coordinator.rpartition(":")[2].isdigit():
         raise UsageError(f"--coordinator={coordinator}: expected HOST:PORT of process 0, the same for all processes.")

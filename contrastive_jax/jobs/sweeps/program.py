@@ -14,7 +14,7 @@ from contrastive_jax.errors import Interrupted, MissingExtraError, UsageError
 from contrastive_jax.jobs import command_line, opening, parts, weights
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs.counter import Counter
-from contrastive_jax.jobs.machine import storage
+from contrastive_jax.jobs.machine import processes, storage
 from contrastive_jax.jobs.sweeps import local, results
 from contrastive_jax.jobs.sweeps.grid import Cell, make_cells, parse_grid
 
@@ -94,12 +94,14 @@ def parse(arguments: Sequence[str]) -> Options:
 def main(arguments: Sequence[str]) -> int:
     """Run a command line; return the exit status: 0 if all runs are done, 1 if some failed, 2 for a wrong command."""
     try:
+        if _is_one_cell(arguments):
+            processes.start()  # first, because a preset or a check of its fields may use JAX
         options = parse(arguments)
         if options.list:
             print("\n".join(f"{cell.number}\t{options.workdir / cell.name}" for cell in options.cells))
             return 0
         if options.cell is not None:
-            return command_line.main(train_arguments(options, options.cells[options.cell]))
+            return command_line.train(train_arguments(options, options.cells[options.cell]))
         with storage.explain_refusals(options.workdir, "The same command resumes the sweep."):
             return _sweep(options)
     except (UsageError, MissingExtraError) as error:
@@ -107,6 +109,15 @@ def main(arguments: Sequence[str]) -> int:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
+
+
+def _is_one_cell(arguments: Sequence[str]) -> bool:
+    """Whether a command line runs one cell in this process, which may be one of several; `parse` says what is wrong."""
+    try:
+        given, _ = _build_parser().parse_known_args(command_line.split_overrides(arguments)[0])
+    except UsageError:
+        return False
+    return given.cell is not None and not given.list
 
 
 def train_arguments(options: Options, cell: Cell) -> list[str]:
@@ -187,7 +198,7 @@ class _Sweep:
 
     def run_processes(self) -> None:
         """Run each in a process of its own."""
-        train = [sys.executable, "-u", "-m", "experiments.train"]
+        train = [sys.executable, "-u", "-m", "experiments.train", "--num_processes=1"]
         folder = self._options.workdir / results.OUTPUT
         tasks = [
             local.Task(cell.name, [*train, *train_arguments(self._options, cell)], folder / f"{cell.name}.txt")

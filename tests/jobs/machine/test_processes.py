@@ -38,10 +38,10 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(workdir, which, *options, **environment):
+def start(workdir, which, *options, program="experiments.train", **environment):
     """One process, of two devices."""
     overrides = as_options(OVERRIDES)
-    command = [sys.executable, "-m", "experiments.train", "--config=configs/smoke.py", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", program, "--config=configs/smoke.py", f"--workdir={workdir}"]
     with open(workdir.with_name(f"{which}.log"), "w") as log:
         return subprocess.Popen(
             [*command, *overrides, *options],
@@ -56,10 +56,11 @@ def start_both(workdir, *options):
     return [start(workdir, k, *options, f"--process_id={k}") for k in range(2)]
 
 
-def start_both_as_slurm_does(workdir):
+def start_both_as_slurm_does(workdir, *options, **more):
     """What JAX looks for under `srun`; it takes the port from the number of the job."""
     job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-    return [start(workdir, k, **job, SLURM_PROCID=str(k), SLURM_LOCALID=str(k)) for k in range(2)]
+    places = [{"SLURM_PROCID": str(k), "SLURM_LOCALID": str(k)} for k in range(2)]
+    return [start(workdir, k, *options, **job, **place, **more) for k, place in enumerate(places)]
 
 
 def wait_until(there, started, seconds=240):
@@ -116,6 +117,38 @@ def test_two_processes_are_one_job_end_together_and_resume(tmp_path, monkeypatch
     for step in (4, 9):
         measured = {name: x for name, x in theirs[step].items() if name.startswith(logs.MONITORED)}
         assert len(measured) == 5 and {name: ours[step][name] for name in measured} == pytest.approx(measured, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"SLURM_NTASKS": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}, {"SLURM_NTASKS": "1", "OMPI_COMM_WORLD_SIZE": "1"}]
+)
+def test_a_process_alone_joins_nobody(sizes, monkeypatch):
+    """Several in one task of SLURM would have one port, and one name."""
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **_: joined.append(given))
+    for name, size in sizes.items():
+        monkeypatch.setenv(name, size)
+    processes.start()
+    assert not joined
+    processes.start("localhost:1234", 1, 0)  # whoever gives an address has a reason
+    assert joined.pop() == ("localhost:1234", 1, 0)
+    for name in sizes:
+        monkeypatch.setenv(name, "2")
+        processes.start()
+        assert joined.pop() == (None, None, None)
+    processes.start(num_processes=1)
+    assert not joined
+
+
+@pytest.mark.slow
+def test_a_cell_of_a_sweep_is_a_job_of_all_its_processes(tmp_path):
+    """They join before the grid is checked, for which the encoder's shapes are computed."""
+    options = ["--grid=seed=0,1", "--cell=1", "--steps=2", "--config.log.pictures=False"]
+    started = start_both_as_slurm_does(tmp_path / "sweep", *options, program="experiments.sweep")
+    assert [process.wait(timeout=300) for process in started] == [0, 0], (tmp_path / "0.log").read_text()
+    first, second = ((tmp_path / f"{k}.log").read_text() for k in range(2))
+    assert "trained encoder" in first and "trained encoder" not in second
+    assert (tmp_path / "sweep" / "seed=1" / "summary.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 import contrastive_jax
 from contrastive_jax.errors import Interrupted, UsageError
 from contrastive_jax.jobs import command_line, weights
-from contrastive_jax.jobs.machine import storage
+from contrastive_jax.jobs.machine import processes, storage
 from contrastive_jax.jobs.sweeps import local, program, results, stacked_runs
 from experiments import embed, evaluate, export, show
 from tests.jobs.support import MLP, QUICK, as_options
@@ -141,11 +141,26 @@ def test_the_list_and_one_cell(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == f"2\t{tmp_path}/learning_rate=0.2,seed=0" and len(lines) == 4
     given = []
-    monkeypatch.setattr(command_line, "main", lambda found: given.append(found) or 7)
+    monkeypatch.setattr(processes, "start", lambda: None)
+    monkeypatch.setattr(command_line, "train", lambda found: given.append(found) or 7)
     assert program.main(arguments(tmp_path, "--cell=2", "--steps=3", "--config.epochs=5")) == 7
     options = command_line.parse(given[0])
     assert options.workdir == f"{tmp_path}/learning_rate=0.2,seed=0" and options.steps == 3
     assert (options.config.optimizer.learning_rate, options.config.seed, options.config.epochs) == (0.2, 0, 5)
+
+
+def test_only_a_cell_joins_the_processes_of_a_job(taken, tmp_path, monkeypatch):
+    """A sweep's own runs have a process each, whatever started the sweep."""
+    calls = []
+    monkeypatch.setattr(processes, "start", lambda: calls.append("start"))
+    monkeypatch.setattr(command_line, "train", lambda _: calls.append("train") or 0)
+    assert program.main(arguments(tmp_path, "--cell=2")) == 0 and calls == ["start", "train"]
+    calls.clear()
+    commands = []
+    monkeypatch.setattr(local, "run_all", lambda tasks, *_: commands.extend(task.command for task in tasks))
+    program.main(arguments(tmp_path))
+    program.main(arguments(tmp_path, "--cell=2", "--list"))
+    assert calls == [] and len(commands) == 4 and all("--num_processes=1" in command for command in commands)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +177,8 @@ def test_the_list_and_one_cell(tmp_path, monkeypatch, capsys):
         (["--config.lr=3", "--config.epochs=no"], "config.lr: expected the name of a field"),
     ],
 )
-def test_a_wrong_command_is_a_line_for_each_fault(more, expected, tmp_path, capsys):
+def test_a_wrong_command_is_a_line_for_each_fault(more, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "start", lambda: None)
     assert program.main(arguments(tmp_path / "new", *more)) == 2
     lines = capsys.readouterr().err.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
