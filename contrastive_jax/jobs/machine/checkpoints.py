@@ -19,9 +19,18 @@ from contrastive_jax.training.step import TrainState
 
 _ITEM, _DIGEST = saved_encoders.ITEM, saved_encoders.DIGEST
 _STRUCTURE = "sha256 of the names of the arrays"
-
-
 _RESTORE_CODE = "Restore the code of the encoder, the head, the loss or the optimizer, or give another workdir."
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which leaves pre-emption to `signals`.
+
+    By itself it takes the time since the last checkpoint at such a step, and cannot where the last one is from before
+    the run was resumed: initialised lightly, it has not read when that was (0.12).
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
@@ -42,7 +51,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
             lightweight_initialize=True,  # reads metadata, which may be damaged, only on restore
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=(_ITEM,))
+        self._manager = _Manager(self._directory, options=options, item_names=(_ITEM,))
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -91,7 +91,8 @@ def test_two_processes_are_one_job_end_together_and_resume(tmp_path, monkeypatch
     assert "one of them has ended" in said or "another task died" in said
 
     kept = latest(together)
-    started = start_both_as_slurm_does(together)
+    # No checkpoint before the one of SIGTERM, so that Orbax knows of no time of the one before it.
+    started = start_both_as_slurm_does(together, "--config.checkpoint.every=1000")
     wait_until(lambda: (together / "metrics.jsonl").read_bytes().count(b"\n") > kept + 2, started)
     started[1].terminate()
     assert [process.wait(timeout=60) for process in started] == [143, 143]
