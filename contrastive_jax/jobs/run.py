@@ -141,13 +141,13 @@ def _take_steps(
             taken = recorder.step
             if processes.is_first() and monitor.is_due(job, taken):
                 recorder.attach(functools.partial(monitor.measure, job, encode, mapped.read(placed)))
-            asked = watch.asked(taken)
+            asked = watch.asked()
             if taken % job.config.checkpoint.every == 0 or taken == stop or asked:
                 recorder.flush()  # raises before a state that is not finite can be saved
                 checkpoints.save(mapped.read(placed))
             if asked or taken == stop:
                 checkpoints.wait()
-            if asked := asked or (watch.asked(taken) if taken == stop and not processes.several() else None):
+            if asked := asked or (watch.asked() if taken == stop and not processes.several() else None):
                 raise signals.make_interruption(asked, taken)
             if taken == start + 1:
                 watch.begin()

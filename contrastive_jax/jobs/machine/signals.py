@@ -1,6 +1,7 @@
 """How SIGTERM (pre-emption) and SIGINT (Ctrl-C) end a run: between two steps, with a checkpoint."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -14,6 +15,9 @@ from contrastive_jax.errors import Interrupted
 from contrastive_jax.jobs.machine import processes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# JAX has the processes agree on the number after the last that one of them has asked with, and takes that for 0 before
+# it has asked. So they count from 1 here: the steps of a resumed run do not.
+_asked = itertools.count(1)
 
 
 def make_interruption(signum: int, step: int) -> Interrupted:
@@ -35,15 +39,17 @@ class Watch:
             if not processes.several():
                 signal.signal(signal.SIGTERM, self._remember)
 
-    def asked(self, step: int) -> int | None:
+    def asked(self) -> int | None:
         """The signal that asks the run to end after this step; None if there is none.
 
-        Several processes agree on the step, which may come one or more steps after the signal.
+        Several processes agree on the step, which may come one or more steps after the signal. Each of them calls this
+        equally often.
         """
-        # In a job of several processes JAX handles SIGTERM, and makes them agree on a step.
-        if processes.several() and multihost_utils.reached_preemption_sync_point(step):
-            return self._signum or signal.SIGTERM
-        return None if processes.several() else self._signum
+        if not processes.several():
+            return self._signum
+        # JAX handles SIGTERM there.
+        reached = multihost_utils.reached_preemption_sync_point(next(_asked))
+        return self._signum or signal.SIGTERM if reached else None
 
     def _remember(self, signum: int, _: FrameType | None) -> None:
         self._signum = signum

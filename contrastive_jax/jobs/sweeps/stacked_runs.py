@@ -180,12 +180,12 @@ def _train(stack: Stack, lanes: Sequence[_Lane], stop: int) -> None:
             recorder.add(outputs)
             if monitor.is_due(lanes[0].job, taken):
                 recorder.measure(placed)
-            asked = watch.asked(taken)
+            asked = watch.asked()
             if taken % lanes[0].job.config.checkpoint.every == 0 or taken == stop or asked:
                 recorder.save(placed)
             if asked or taken == stop:
                 recorder.wait()
-            if asked := asked or watch.asked(taken):
+            if asked := asked or watch.asked():
                 raise signals.make_interruption(asked, taken)
             if taken == start + 1:
                 watch.begin()

@@ -102,6 +102,13 @@ def test_two_processes_are_one_job_end_together_and_resume(tmp_path, monkeypatch
     for name, said in enumerate((first, second)):
         assert f"process {name}: SIGTERM: stopped after step {kept}" in said
 
+    started = start_both(together)
+    wait_until(lambda: "Resuming" in (tmp_path / "0.log").read_text(), started)
+    started[0].terminate()  # before the first step is compiled
+    assert [process.wait(timeout=60) for process in started] == [143, 143]
+    assert kept < latest(together) < 400  # of 500: not at the end
+    kept = latest(together)
+
     started = start_both(together, f"--steps={kept + 2}")
     assert [process.wait(timeout=300) for process in started] == [0, 0]
     first, second = ((tmp_path / f"{k}.log").read_text() for k in range(2))
