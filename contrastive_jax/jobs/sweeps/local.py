@@ -16,7 +16,7 @@ from contrastive_jax.errors import Interrupted, UsageError
 _SIGNALS = (
     (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT, signal.SIGTERM)
 )
-_LOOK_EVERY = 0.05  # seconds between two looks at the processes
+LOOK_EVERY = 0.05  # seconds between two looks at the processes
 _PROBE = "import jax; print(jax.default_backend(), jax.local_device_count())"
 
 
@@ -97,7 +97,7 @@ def run_all(tasks: Sequence[Task], places: Sequence[Place], ended: Callable[[Tas
         second signal is passed on too, and ends a run at once.
     """
     waiting, running = iter(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()
-    with _hear_signals() as heard, _stopped_on_error(running):
+    with hear_signals() as heard, _stopped_on_error(running):
         first = 0
         while True:
             while heard:
@@ -114,7 +114,7 @@ def run_all(tasks: Sequence[Task], places: Sequence[Place], ended: Callable[[Tas
                 if (status := process.poll()) is not None:
                     del running[k]
                     ended(task, status)
-            time.sleep(_LOOK_EVERY)
+            time.sleep(LOOK_EVERY)
     if first:
         message = f"{signal.Signals(first).name}: all runs have stopped; run the same command to resume them."
         raise Interrupted(message, 128 + first)
@@ -155,7 +155,7 @@ def _stopped_on_error(running: Mapping[int, tuple[Task, "subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
-def _hear_signals() -> "Iterator[collections.deque[int]]":
+def hear_signals() -> "Iterator[collections.deque[int]]":
     """Collect signals in place of what they do; on exit the handlers before are restored."""
     heard = collections.deque[int]()
     before = {signum: signal.signal(signum, lambda signum, _: heard.append(signum)) for signum in _SIGNALS}
@@ -168,7 +168,8 @@ def _hear_signals() -> "Iterator[collections.deque[int]]":
 
 def read_error(output: Path) -> str:
     """The last error that a run printed, or its last line."""
-    lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = list(_last_errors(lines))
     return "; ".join(errors) if errors else (lines[-1] if lines else "it printed nothing")
 

@@ -1,5 +1,6 @@
 """The command line of a sweep."""
 
+import argparse
 import os
 import signal
 import sys
@@ -15,10 +16,10 @@ from contrastive_jax.jobs import command_line, opening, parts, weights
 from contrastive_jax.jobs import job as job_lib
 from contrastive_jax.jobs.logs.counter import Counter
 from contrastive_jax.jobs.machine import processes, storage
-from contrastive_jax.jobs.sweeps import local, results
+from contrastive_jax.jobs.sweeps import cluster, local, results
 from contrastive_jax.jobs.sweeps.grid import Cell, make_cells, parse_grid
 
-ENGINES = ("processes", "vmap")
+ENGINES = ("processes", "vmap", "slurm")
 
 
 class Options(NamedTuple):
@@ -28,8 +29,9 @@ class Options(NamedTuple):
     overrides: dict[str, str]  # of all cells
     cells: list[Cell]
     workdir: Path
-    workers: int = 1
+    workers: int | None = None
     engine: str = "processes"
+    slurm: dict[str, Any] | None = None  # what a job asks for
     most: int = 64  # runs in one program
     steps: int | None = None
     cell: int | None = None
@@ -49,7 +51,8 @@ def _build_parser() -> command_line.Parser:
     )
     parser.add_argument("--workdir", required=True, type=Path, help="the folder of the sweep; each run has one in it")
     parser.add_argument("--engine", default="processes", choices=ENGINES, help="how they are run (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes at once, which share the cores (%(default)s)")
+    parser.add_argument("--workers", type=int, help="processes at once, which share the cores (1), or jobs (256)")
+    parser.add_argument("--slurm", metavar="NAME=VALUE ...", help="with --engine=slurm: what each job asks for")
     parser.add_argument("--most", type=int, default=64, help="with --engine=vmap: runs in one program (%(default)s)")
     parser.add_argument("--steps", type=int, help="stop each run after this many steps in total")
     parser.add_argument("--cell", type=int, metavar="K", help="run K alone, from 0, for an array of jobs")
@@ -74,10 +77,15 @@ def parse(arguments: Sequence[str]) -> Options:
             faults.append(f"--{name}={getattr(given, name)}: expected at least 1.")
     if len(given.grid) > 1:
         faults.append(f"--grid: expected it once, got it {len(given.grid)} times; separate its fields by spaces.")
-    if given.engine == "vmap" and given.workers > 1:
+    if given.engine == "vmap" and (given.workers or 1) > 1:
         faults.append(f"--workers={given.workers}: expected 1 with --engine=vmap, which uses the whole machine.")
+    slurm = None
+    try:
+        slurm = _parse_slurm(given)
+    except UsageError as error:
+        faults.append(str(error))
     cells: list[Cell] = []
-    if given.engine == "processes" and given.cell is None:
+    if given.engine != "vmap" and given.cell is None:
         jax.config.update("jax_platforms", "cpu")  # this process leaves the memory of GPUs to its workers
     try:
         cells = make_cells(command_line.read_preset(given.config), overrides, parse_grid(given.grid[0]))
@@ -87,8 +95,16 @@ def parse(arguments: Sequence[str]) -> Options:
         faults.append(f"--cell={given.cell}: expected from 0 to {len(cells) - 1}, the runs of the grid.")
     if faults:
         raise UsageError("\n".join(faults))
-    chosen = (given.workdir, given.workers, given.engine, given.most, given.steps, given.cell, given.list)
+    chosen = (given.workdir, given.workers, given.engine, slurm, given.most, given.steps, given.cell, given.list)
     return Options(given.config, overrides, cells, *chosen)
+
+
+def _parse_slurm(given: argparse.Namespace) -> dict[str, Any] | None:
+    if given.engine != "slurm":
+        if given.slurm is not None:
+            raise UsageError(f"--slurm: expected it with --engine=slurm alone, got --engine={given.engine}.")
+        return None
+    return cluster.parse_parameters(given.slurm or "")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -132,6 +148,10 @@ def _sweep(options: Options) -> int:
     """Run what is not done; return the exit status."""
     cells, workdir = options.cells, options.workdir
     job_lib.check_workdir(workdir)
+    executor = None
+    if options.slurm is not None:
+        folder = workdir / results.OUTPUT / "slurm"
+        executor = cluster.make_executor(folder, options.slurm, most=options.workers)
     _record_weights(cells)
     for line in results.check_folders(cells, workdir):
         print(line, file=sys.stderr)
@@ -143,7 +163,12 @@ def _sweep(options: Options) -> int:
             print(f"{len(cells) - len(left)} of {len(cells)} runs are done already.", file=sys.stderr)
         sweep = _Sweep(options, left)
         with Counter("Sweep", len(cells), start=len(cells) - len(left), unit="run") as sweep.counter:
-            (sweep.run_stacks if options.engine == "vmap" else sweep.run_processes)()
+            if executor is not None:
+                sweep.run_jobs(executor)
+            elif options.engine == "vmap":
+                sweep.run_stacks()
+            else:
+                sweep.run_processes()
         path = results.write_results(cells, workdir, done=sweep.done)
     if sweep.failures:
         lines = [f"{workdir / name}: {why}" for name, why in sweep.failures.items()]
@@ -198,19 +223,27 @@ class _Sweep:
 
     def run_processes(self) -> None:
         """Run each in a process of its own."""
-        train = [sys.executable, "-u", "-m", "experiments.train", "--num_processes=1"]
+        if tasks := self._list_tasks("--num_processes=1"):
+            workers = min(self._options.workers or 1, len(tasks))
+            local.run_all(tasks, local.divide_machine(workers), self._end_task)
+
+    def run_jobs(self, executor: Any) -> None:
+        """Run each as a job of SLURM, whose processes find each other."""
+        if tasks := self._list_tasks():
+            cluster.run_all(executor, tasks, self._end_task)
+
+    def _list_tasks(self, *options: str) -> list[local.Task]:
+        train = [sys.executable, "-u", "-m", "experiments.train", *options]
         folder = self._options.workdir / results.OUTPUT
-        tasks = [
+        return [
             local.Task(cell.name, [*train, *train_arguments(self._options, cell)], folder / f"{cell.name}.txt")
             for cell in self._left
         ]
 
-        def ended(task: local.Task, status: int) -> None:
-            why = f"ended by {signal.Signals(-status).name}; its last line is: " if status < 0 else ""
-            self._end(task.name, None if status == 0 else f"{why}{local.read_error(task.output)} ({task.output})")
-
-        if tasks:
-            local.run_all(tasks, local.divide_machine(min(self._options.workers, len(tasks))), ended)
+    def _end_task(self, task: local.Task, status: int, why: str = "") -> None:
+        why = why or (f"ended by {signal.Signals(-status).name}" if status < 0 else "")
+        said = f"{why}; its last line is: " if why else ""
+        self._end(task.name, None if status == 0 else f"{said}{local.read_error(task.output)} ({task.output})")
 
     def run_stacks(self) -> None:
         """Run them in as few programs as hold them."""

@@ -14,11 +14,16 @@ import contrastive_jax
 from contrastive_jax.errors import Interrupted, UsageError
 from contrastive_jax.jobs import command_line, weights
 from contrastive_jax.jobs.machine import processes, storage
-from contrastive_jax.jobs.sweeps import local, program, results, stacked_runs
+from contrastive_jax.jobs.sweeps import cluster, local, program, results, stacked_runs
 from experiments import embed, evaluate, export, show
 from tests.jobs.support import MLP, QUICK, as_options
 
 GRID = "--grid=optimizer.learning_rate=0.1,0.2 seed=0,1"
+EACH_ENGINE = pytest.mark.parametrize(
+    "engine",
+    [["--engine=processes"], ["--engine=vmap"], ["--engine=slurm", "--slurm=timeout_min=5", "--workers=9"]],
+    ids=program.ENGINES,
+)
 
 
 def arguments(workdir, *more, grid=GRID):
@@ -55,14 +60,16 @@ def taken(monkeypatch):
             ended(k, UsageError("not finite\nat all") if bad else None)
 
     monkeypatch.setattr(local, "run_all", run_all)
+    monkeypatch.setattr(cluster, "make_executor", lambda *_, most: most)
+    monkeypatch.setattr(cluster, "run_all", lambda most, tasks, ended: run_all(tasks, [None] * most, ended))
     monkeypatch.setattr(stacked_runs, "run_stack", run_stack)
     return taken, fails
 
 
-@pytest.mark.parametrize("engine", program.ENGINES)
+@EACH_ENGINE
 def test_failures_are_listed_and_retried_alone(engine, taken, tmp_path, capsys):
     names, fails = taken
-    assert program.main(arguments(tmp_path, f"--engine={engine}")) == 1
+    assert program.main(arguments(tmp_path, *engine)) == 1
     assert sorted(names) == sorted(f"learning_rate={rate},seed={seed}" for rate in ("0.1", "0.2") for seed in (0, 1))
     said = capsys.readouterr().err
     assert "learning_rate=0.2,seed=1: not finite" in said and "learning_rate=0.1,seed=1:" not in said
@@ -70,7 +77,7 @@ def test_failures_are_listed_and_retried_alone(engine, taken, tmp_path, capsys):
     assert "Sweep: 4 of 4 runs" in said
     names.clear()
     fails.clear()
-    assert program.main(arguments(tmp_path, f"--engine={engine}")) == 0
+    assert program.main(arguments(tmp_path, *engine)) == 0
     assert names == ["learning_rate=0.2,seed=0", "learning_rate=0.2,seed=1"]
     assert "2 of 4 runs are done already." in capsys.readouterr().err
     with open(tmp_path / results.RESULTS, newline="") as file:
@@ -173,6 +180,8 @@ def test_only_a_cell_joins_the_processes_of_a_job(taken, tmp_path, monkeypatch):
         (["--grid=seed=1"], "--grid: expected it once, got it 2 times"),
         (["--workers=two"], "argument --workers: invalid int value: 'two'"),
         (["--engine=threads"], "invalid choice"),
+        (["--engine=slurm"], "--slurm: expected timeout_min"),
+        (["--slurm=timeout_min=5"], "--slurm: expected it with --engine=slurm alone, got --engine=processes"),
         (["--tempo=3"], "'--tempo=3' is not an option"),
         (["--config.lr=3", "--config.epochs=no"], "config.lr: expected the name of a field"),
     ],
@@ -196,9 +205,9 @@ def test_an_interruption_is_its_status(taken, tmp_path, monkeypatch, capsys):
     assert "SIGTERM: all runs have stopped" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("engine", program.ENGINES)
+@EACH_ENGINE
 def test_data_that_are_missing_are_one_line(engine, taken, tmp_path, capsys):
-    command = arguments(tmp_path / "new", f"--engine={engine}", f"--config.data.source=folder:{tmp_path / 'none'}")
+    command = arguments(tmp_path / "new", *engine, f"--config.data.source=folder:{tmp_path / 'none'}")
     assert program.main(command) == 2 and not taken[0] and not (tmp_path / "new").exists()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: config.data.source='folder:{tmp_path / 'none'}'")

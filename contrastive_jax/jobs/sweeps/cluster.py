@@ -1,0 +1,158 @@
+"""Runs of a sweep as an array of SLURM jobs, which submitit submits and watches."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contrastive_jax import extras
+from contrastive_jax.errors import Interrupted, UsageError
+from contrastive_jax.jobs.sweeps import local
+
+_LOOK_EVERY = 1.0  # seconds between two looks at the jobs
+_WARNINGS = {signal.SIGUSR1, signal.SIGUSR2} if hasattr(signal, "SIGUSR2") else set()  # of submitit to a job
+_GENERIC = ("timeout_min", "mem_gb", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node")
+_EXAMPLE = '--slurm="timeout_min=240 gpus_per_node=1 cpus_per_task=8 partition=gpu"'
+
+
+def parse_parameters(text: str) -> dict[str, Any]:
+    """Parse what a job asks SLURM for.
+
+    Args:
+      text: NAME=VALUE, several separated by spaces; quotes protect spaces. The names are submitit's, and those that
+        only SLURM has (`partition`, `account`, `qos`, `constraint`, ...) may leave out its prefix `slurm_`.
+
+    Raises:
+      UsageError: a word is no NAME=VALUE, or there is no time limit.
+
+    Example:
+      >>> parse_parameters("timeout_min=240 partition=gpu")
+      {'timeout_min': 240, 'slurm_partition': 'gpu'}
+    """
+    try:
+        pairs = [word.partition("=") for word in shlex.split(text)]
+    except ValueError as error:
+        raise UsageError(f"--slurm={text}: {str(error).lower()}.") from None
+    bad = [name for name, equals, value in pairs if not (name and equals and value)]
+    if bad:
+        raise UsageError(f"--slurm: {bad[0]!r}: expected NAME=VALUE, for example {_EXAMPLE}.")
+    found = {
+        name if name in _GENERIC or name.startswith("slurm_") else f"slurm_{name}": int(value)
+        if value.isdecimal()
+        else value
+        for name, _, value in pairs
+    }
+    if not {"timeout_min", "slurm_time"} & set(found):
+        raise UsageError(f"--slurm: expected timeout_min, the most minutes of a job, for example {_EXAMPLE}.")
+    return found
+
+
+def make_executor(folder: Path, parameters: Mapping[str, Any], *, most: int | None = None, where: str = "slurm") -> Any:
+    """The executor of submitit that submits the jobs.
+
+    Args:
+      folder: for what submitit writes; all nodes must see it.
+      parameters: see `parse_parameters`.
+      most: how many jobs may run at once; without it, 256.
+      where: another executor of submitit's, such as "local", which starts processes here.
+
+    Raises:
+      MissingExtraError: submitit is not installed.
+      UsageError: there is no SLURM here, or it knows no such parameter.
+    """
+    submitit = extras.require("submitit", extra="slurm", what="--engine=slurm")
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=where)
+    except RuntimeError:
+        raise UsageError(
+            "--engine=slurm: expected SLURM's srun on this machine, found none. Submit from a login node, or take "
+            "--engine=processes."
+        ) from None
+    more = {} if most is None else {"slurm_array_parallelism": most}
+    try:
+        executor.update_parameters(name="contrastive_jax", **parameters, **more)
+    except (AssertionError, NameError, TypeError, ValueError) as error:  # of a name, of the type of a value
+        said = str(error).partition("Known executors")[0]
+        raise UsageError(f"--slurm: {' '.join(said.split())}") from None
+    return executor
+
+
+class _Run:
+    """What a job does: a run, as a process.
+
+    Some time before the limit, submitit calls `checkpoint` and has the job queued again, where it resumes the run.
+    """
+
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    def __call__(self, command: Sequence[str], output: Path) -> int:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with open(output, "ab") as file:
+            # SLURM warns every process of the job, and the warning would end one that does not expect it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _WARNINGS)
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        while (status := self._process.poll()) is None:
+            time.sleep(local.LOOK_EVERY)
+        return status
+
+    def checkpoint(self, command: Sequence[str], output: Path) -> Any:
+        submitit = extras.require("submitit", extra="slurm")
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._process.pid, 0)  # Popen's own lock may be held by what this interrupts
+        return submitit.helpers.DelayedSubmission(_Run(), command, output)
+
+
+def run_all(executor: Any, tasks: Sequence[local.Task], ended: Callable[[local.Task, int, str], None]) -> None:
+    """Submit every task as a job of one array, and wait for all of them.
+
+    Args:
+      executor: see `make_executor`.
+      tasks: what the jobs run. A job of several tasks of SLURM runs it in each of them.
+      ended: called with each task, its exit status, and what SLURM says of a job that ended before its process did.
+
+    Raises:
+      UsageError: SLURM takes no such job.
+      Interrupted: on SIGINT, SIGTERM and SIGHUP, after the jobs were cancelled, which ends each run with a checkpoint.
+    """
+    submitit = extras.require("submitit", extra="slurm")
+    commands, outputs = [list(task.command) for task in tasks], [task.output for task in tasks]
+    with local.hear_signals() as heard:
+        try:
+            jobs = executor.map_array(_Run(), commands, outputs)
+        except submitit.core.utils.FailedJobError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise UsageError(f"--slurm: SLURM takes no such job: {lines[-1]}") from None
+        waiting = dict(zip(jobs, tasks, strict=True))
+        while waiting:
+            if heard:
+                for job in waiting:
+                    job.cancel(check=False)
+                message = f"{signal.Signals(heard[0]).name}: the jobs were cancelled; run the same command to resume."
+                raise Interrupted(message, 128 + heard[0])
+            for job in [job for job in waiting if job.done()]:
+                ended(waiting.pop(job), *_read_outcome(job, submitit.core.utils))
+            if waiting:
+                time.sleep(_LOOK_EVERY)
+
+
+def _read_outcome(job: Any, errors: Any) -> tuple[int, str]:
+    """The exit status of a run, and what happened to its job if that has none."""
+    try:
+        return next((status for status in job.results() if status), 0), ""
+    except errors.FailedJobError as error:
+        lines = [line for line in str(error).splitlines() if line and not line.startswith((" ", "-", "You can"))]
+        return 1, f"job {job.job_id} failed: {lines[-1]}"
+    except errors.UncompletedJobError:
+        return 1, f"job {job.job_id} ended in the state {job.state}"
