@@ -1,10 +1,13 @@
 """Runs of a sweep as an array of SLURM jobs, which submitit submits and watches."""
 
 import contextlib
+import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +20,7 @@ from contrastive_jax.jobs.sweeps import local
 _LOOK_EVERY = 1.0  # seconds between two looks at the jobs
 _WARNINGS = {signal.SIGUSR1, signal.SIGUSR2} if hasattr(signal, "SIGUSR2") else set()  # of submitit to a job
 _GENERIC = ("timeout_min", "mem_gb", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node")
+_SBATCH = "sbatch: error: "
 _EXAMPLE = '--slurm="timeout_min=240 gpus_per_node=1 cpus_per_task=8 partition=gpu"'
 
 
@@ -73,6 +77,7 @@ def make_executor(folder: Path, parameters: Mapping[str, Any], *, most: int | No
             "--engine=slurm: expected SLURM's srun on this machine, found none. Submit from a login node, or take "
             "--engine=processes."
         ) from None
+    _look_for_accounts(where)
     more = {} if most is None else {"slurm_array_parallelism": most}
     try:
         executor.update_parameters(name="contrastive_jax", **parameters, **more)
@@ -80,6 +85,20 @@ def make_executor(folder: Path, parameters: Mapping[str, Any], *, most: int | No
         said = str(error).partition("Known executors")[0]
         raise UsageError(f"--slurm: {' '.join(said.split())}") from None
     return executor
+
+
+def _look_for_accounts(where: str) -> None:
+    """Say once, where submitit would every time, that SLURM cannot say what became of a job."""
+    if where != "slurm":
+        return
+    sacct = shutil.which("sacct")
+    if sacct is None or subprocess.run([sacct, "--noheader"], capture_output=True, check=False).returncode:
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+        print(
+            "SLURM keeps no accounts here (sacct fails), so a job that is killed or cancelled stays among the waiting: "
+            "see squeue, end the sweep by Ctrl-C, and run the same command again.",
+            file=sys.stderr,
+        )
 
 
 class _Run:
@@ -133,7 +152,8 @@ def run_all(executor: Any, tasks: Sequence[local.Task], ended: Callable[[local.T
             jobs = executor.map_array(_Run(), commands, outputs)
         except submitit.core.utils.FailedJobError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise UsageError(f"--slurm: SLURM takes no such job: {lines[-1]}") from None
+            said = [line.removeprefix(_SBATCH) for line in lines if line.startswith(_SBATCH)]
+            raise UsageError(f"--slurm: SLURM takes no such job: {'; '.join(said or lines[-1:])}") from None
         waiting = dict(zip(jobs, tasks, strict=True))
         while waiting:
             if heard:

@@ -1,5 +1,6 @@
 """A sweep as jobs of SLURM. Where there is none, submitit starts the same jobs as processes of this machine."""
 
+import logging
 import os
 import signal
 import sys
@@ -99,6 +100,30 @@ def test_a_signal_cancels_the_jobs(executor, tmp_path):
     with pytest.raises(Interrupted, match="SIGTERM: the jobs were cancelled") as stopped:
         cluster.run_all(executor, [one], lambda *_: None)
     assert stopped.value.status == 143
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_slurm_without_accounts_is_named_once(status, tmp_path, monkeypatch, capsys):
+    level = logging.getLogger("submitit").level
+    (tmp_path / "srun").touch(mode=0o755)
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\nexit {status}\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    try:
+        cluster.make_executor(tmp_path / "x", {"timeout_min": 3})
+    finally:
+        logging.getLogger("submitit").setLevel(level)
+    assert capsys.readouterr().err.startswith("SLURM keeps no accounts here (sacct fails)") == (status == 1)
+
+
+@pytest.mark.parametrize("said", ["sbatch: error: no such partition\nsbatch: error: failed", "no; failed"])
+def test_what_slurm_refuses_is_one_line(said, tmp_path):
+    class Executor:
+        def map_array(self, *_):
+            raise submitit.core.utils.FailedJobError(said)
+
+    with pytest.raises(UsageError, match="^--slurm: SLURM takes no such job: no.*; failed$"):
+        cluster.run_all(Executor(), [task(tmp_path, "a", "")], lambda *_: None)
 
 
 @pytest.mark.parametrize(
