@@ -122,7 +122,7 @@ def test_what_slurm_refuses_is_one_line(said, tmp_path):
         def map_array(self, *_):
             raise submitit.core.utils.FailedJobError(said)
 
-    with pytest.raises(UsageError, match="^--slurm: SLURM takes no such job: no.*; failed$"):
+    with pytest.raises(UsageError, match=r"^--slurm: SLURM takes no such job: no.*; failed$"):
         cluster.run_all(Executor(), [task(tmp_path, "a", "")], lambda *_: None)
 
 
