@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +120,12 @@ class _Run:
                 )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        while (status := self._process.poll()) is None:
-            time.sleep(local.LOOK_EVERY)
+        try:
+            while (status := self._process.poll()) is None:
+                time.sleep(local.LOOK_EVERY)
+        except BaseException:  # nothing would wait for it
+            self._process.terminate()
+            raise
         return status
 
     def checkpoint(self, command: Sequence[str], output: Path) -> Any:
@@ -155,22 +159,37 @@ def run_all(executor: Any, tasks: Sequence[local.Task], ended: Callable[[local.T
             said = [line.removeprefix(_SBATCH) for line in lines if line.startswith(_SBATCH)]
             raise UsageError(f"--slurm: SLURM takes no such job: {'; '.join(said or lines[-1:])}") from None
         waiting = dict(zip(jobs, tasks, strict=True))
-        while waiting:
-            if heard:
-                for job in waiting:
-                    job.cancel(check=False)
-                message = f"{signal.Signals(heard[0]).name}: the jobs were cancelled; run the same command to resume."
-                raise Interrupted(message, 128 + heard[0])
-            for job in [job for job in waiting if job.done()]:
-                ended(waiting.pop(job), *_read_outcome(job, submitit.core.utils))
-            if waiting:
-                time.sleep(_LOOK_EVERY)
+        with _cancelled_on_error(waiting):
+            while waiting:
+                if heard:
+                    name = signal.Signals(heard[0]).name
+                    raise Interrupted(
+                        f"{name}: the jobs were cancelled; run the same command to resume.", 128 + heard[0]
+                    )
+                for job in [job for job in waiting if job.done()]:
+                    ended(waiting.pop(job), *_read_outcome(job, submitit.core.utils))
+                if waiting:
+                    time.sleep(_LOOK_EVERY)
+
+
+@contextlib.contextmanager
+def _cancelled_on_error(waiting: Mapping[Any, local.Task]) -> Iterator[None]:
+    """Where an error ends the sweep, cancel its jobs: nothing would wait for them."""
+    try:
+        yield
+    except BaseException:
+        for job in waiting:
+            job.cancel(check=False)
+        raise
 
 
 def _read_outcome(job: Any, errors: Any) -> tuple[int, str]:
-    """The exit status of a run, and what happened to its job if that has none."""
+    """The exit status of a run, and what happened to its job if that has none.
+
+    Of several tasks the first tells: another may still show how it ended before the job was queued again.
+    """
     try:
-        return next((status for status in job.results() if status), 0), ""
+        return job.task(0).result(), ""
     except errors.FailedJobError as error:
         lines = [line for line in str(error).splitlines() if line and not line.startswith((" ", "-", "You can"))]
         return 1, f"job {job.job_id} failed: {lines[-1]}"

@@ -59,6 +59,16 @@ def test_each_job_ends_with_its_status(executor, tmp_path):
     assert [local.read_error(one.output) for one in tasks] == ["hello", "no", "it printed nothing"]
 
 
+def test_of_several_tasks_the_first_tells(tmp_path):
+    """One that a warning ended in an earlier job of the run may not have written its end yet."""
+    executor = cluster.make_executor(tmp_path / "slurm", {"timeout_min": 5, "tasks_per_node": 2}, where="local")
+    code = "import os, sys; sys.exit(int(sys.argv[1 + int(os.environ['SUBMITIT_LOCAL_GLOBALID'])]))"
+    tasks = [task(tmp_path, "a", code, 0, 143), task(tmp_path, "b", code, 2, 0)]
+    found = {}
+    cluster.run_all(executor, tasks, lambda one, *outcome: found.update({one.name: outcome}))
+    assert found == {"a": (0, ""), "b": (2, "")}
+
+
 def test_a_job_that_is_warned_saves_and_goes_on_in_a_new_one(executor, tmp_path):
     """So SLURM does before the time limit and on pre-emption."""
     one = task(tmp_path, "a", RESUMED, tmp_path / "checkpoint")
@@ -100,6 +110,19 @@ def test_a_signal_cancels_the_jobs(executor, tmp_path):
     with pytest.raises(Interrupted, match="SIGTERM: the jobs were cancelled") as stopped:
         cluster.run_all(executor, [one], lambda *_: None)
     assert stopped.value.status == 143
+    wait_for("step 7", tmp_path / "checkpoint")
+
+
+def test_an_error_cancels_the_jobs(executor, tmp_path):
+    tasks = [task(tmp_path, "a", RESUMED, tmp_path / "checkpoint"), task(tmp_path, "b", "")]
+
+    def fail(*_):
+        wait_for("ready", tasks[0].output)
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        cluster.run_all(executor, tasks, fail)
+    wait_for("step 7", tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("status", [0, 1])
