@@ -16,10 +16,9 @@ _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # of the processes of a job,
 def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the other processes of this job, if there are any. Call it before any other function of JAX.
 
-    Give all three arguments or none. Without them, JAX reads them from the environment of Cloud TPU, SLURM, Kubernetes
-    or Open MPI; outside these, the job has one process. `num_processes=1` alone says that it has one, whatever the
-    environment is. A job of one process joins nobody: several of them side by side, in one task of SLURM, would take
-    each other for a process that has come back.
+    Give all three arguments, `num_processes=1` alone, or none. Without any, JAX reads them from the environment of
+    Cloud TPU, SLURM, Kubernetes or Open MPI; outside these, the job has one process. A job of one process joins nobody:
+    several of them in one task of SLURM would share a port, and each would look like another that has been restarted.
 
     Args:
       coordinator: `host:port` of process 0; the same for all processes.

@@ -15,8 +15,8 @@ from contrastive_jax.errors import Interrupted
 from contrastive_jax.jobs.machine import processes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# JAX has the processes agree on the number after the last that one of them has asked with, and takes that for 0 before
-# it has asked. So they count from 1 here: the steps of a resumed run do not.
+# JAX has all processes stop at the count after the greatest with which one of them has asked, and takes it for 0 where
+# none has asked yet. So the counts start at 1, and not at the step of a resumed run.
 _asked = itertools.count(1)
 
 

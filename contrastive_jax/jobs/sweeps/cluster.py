@@ -19,8 +19,11 @@ from contrastive_jax.jobs.sweeps import local
 
 _LOOK_EVERY = 1.0  # seconds between two looks at the jobs
 _WARNINGS = {signal.SIGUSR1, signal.SIGUSR2} if hasattr(signal, "SIGUSR2") else set()  # of submitit to a job
+_GRACE = 300.0  # seconds; sooner than that, SLURM kills what does not end on its SIGTERM
 _GENERIC = ("timeout_min", "mem_gb", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node")
 _SBATCH = "sbatch: error: "
+_CANCELLED = "the jobs are being cancelled; once squeue shows none of them, run the same command to resume."
+_SUBMITTED = "some jobs may have been submitted; cancel those that squeue shows, then run the same command."
 _EXAMPLE = '--slurm="timeout_min=240 gpus_per_node=1 cpus_per_task=8 partition=gpu"'
 
 
@@ -28,11 +31,11 @@ def parse_parameters(text: str) -> dict[str, Any]:
     """Parse what a job asks SLURM for.
 
     Args:
-      text: NAME=VALUE, several separated by spaces; quotes protect spaces. The names are submitit's, and those that
-        only SLURM has (`partition`, `account`, `qos`, `constraint`, ...) may leave out its prefix `slurm_`.
+      text: NAME=VALUE, several separated by spaces; quotes protect spaces. The names are submitit's; those for SLURM
+        alone (`partition`, `account`, `qos`, `constraint`, ...) need not have its prefix `slurm_`.
 
     Raises:
-      UsageError: a word is no NAME=VALUE, or there is no time limit.
+      UsageError: a word is no NAME=VALUE, or there is no time limit in minutes.
 
     Example:
       >>> parse_parameters("timeout_min=240 partition=gpu")
@@ -41,28 +44,35 @@ def parse_parameters(text: str) -> dict[str, Any]:
     try:
         pairs = [word.partition("=") for word in shlex.split(text)]
     except ValueError as error:
-        raise UsageError(f"--slurm={text}: {str(error).lower()}.") from None
+        raise UsageError(f"--slurm: expected words whose quotes close, got {text!r} ({error}).") from None
     bad = [name for name, equals, value in pairs if not (name and equals and value)]
     if bad:
-        raise UsageError(f"--slurm: {bad[0]!r}: expected NAME=VALUE, for example {_EXAMPLE}.")
-    found = {
-        name if name in _GENERIC or name.startswith("slurm_") else f"slurm_{name}": int(value)
-        if value.isdecimal()
-        else value
-        for name, _, value in pairs
-    }
-    if not {"timeout_min", "slurm_time"} & set(found):
-        raise UsageError(f"--slurm: expected timeout_min, the most minutes of a job, for example {_EXAMPLE}.")
+        raise UsageError(f"--slurm: expected NAME=VALUE, got {bad[0]!r}; for example {_EXAMPLE}.")
+    found: dict[str, Any] = {}
+    for name, _, value in pairs:
+        if name in _GENERIC:
+            found[name] = _read_number(name, value)
+        else:
+            found[name if name.startswith("slurm_") else f"slurm_{name}"] = value
+    if "timeout_min" not in found or "slurm_time" in found:  # submitit counts with the first
+        raise UsageError(f"--slurm: expected timeout_min, the most minutes of a job; for example {_EXAMPLE}.")
     return found
 
 
-def make_executor(folder: Path, parameters: Mapping[str, Any], *, most: int | None = None, where: str = "slurm") -> Any:
+def _read_number(name: str, text: str) -> float:
+    try:
+        return float(text) if name == "mem_gb" else int(text)
+    except ValueError:
+        raise UsageError(f"--slurm: {name}: expected a number, got {text!r}.") from None
+
+
+def make_executor(folder: Path, parameters: Mapping[str, Any], *, jobs: int | None = None, where: str = "slurm") -> Any:
     """The executor of submitit that submits the jobs.
 
     Args:
       folder: for what submitit writes; all nodes must see it.
       parameters: see `parse_parameters`.
-      most: how many jobs may run at once; without it, 256.
+      jobs: how many jobs may run at once; without it, 256.
       where: another executor of submitit's, such as "local", which starts processes here.
 
     Raises:
@@ -77,26 +87,26 @@ def make_executor(folder: Path, parameters: Mapping[str, Any], *, most: int | No
             "--engine=slurm: expected SLURM's srun on this machine, found none. Submit from a login node, or take "
             "--engine=processes."
         ) from None
-    _look_for_accounts(where)
-    more = {} if most is None else {"slurm_array_parallelism": most}
+    more = {} if jobs is None else {"slurm_array_parallelism": jobs}
     try:
         executor.update_parameters(name="contrastive_jax", **parameters, **more)
-    except (AssertionError, NameError, TypeError, ValueError) as error:  # of a name, of the type of a value
+    except (NameError, ValueError) as error:
         said = str(error).partition("Known executors")[0]
-        raise UsageError(f"--slurm: {' '.join(said.split())}") from None
+        raise UsageError(f"--slurm: expected parameters of submitit, got others: {' '.join(said.split())}") from None
+    _look_for_accounting(where)
     return executor
 
 
-def _look_for_accounts(where: str) -> None:
-    """Say once, where submitit would every time, that SLURM cannot say what became of a job."""
+def _look_for_accounting(where: str) -> None:
+    """Say once, where submitit would at every look, that SLURM cannot tell what became of a job."""
     if where != "slurm":
         return
     sacct = shutil.which("sacct")
     if sacct is None or subprocess.run([sacct, "--noheader"], capture_output=True, check=False).returncode:
         logging.getLogger("submitit").setLevel(logging.ERROR)
         print(
-            "SLURM keeps no accounts here (sacct fails), so a job that is killed or cancelled stays among the waiting: "
-            "see squeue, end the sweep by Ctrl-C, and run the same command again.",
+            "Job accounting is off here (sacct fails): the sweep cannot see that a job was killed, and waits for it. "
+            "If squeue shows none of its jobs, end it by Ctrl-C and run the same command again.",
             file=sys.stderr,
         )
 
@@ -126,6 +136,8 @@ class _Run:
         except BaseException:  # nothing would wait for it
             self._process.terminate()
             raise
+        if status in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            _wait_for_slurm()
         return status
 
     def checkpoint(self, command: Sequence[str], output: Path) -> Any:
@@ -135,6 +147,11 @@ class _Run:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._process.pid, 0)  # Popen's own lock may be held by what this interrupts
         return submitit.helpers.DelayedSubmission(_Run(), command, output)
+
+
+def _wait_for_slurm() -> None:
+    """Wait for the end of this job. SLURM stops a run when it cancels the job or queues it again, and says which."""
+    time.sleep(_GRACE)
 
 
 def run_all(executor: Any, tasks: Sequence[local.Task], ended: Callable[[local.Task, int, str], None]) -> None:
@@ -147,39 +164,48 @@ def run_all(executor: Any, tasks: Sequence[local.Task], ended: Callable[[local.T
 
     Raises:
       UsageError: SLURM takes no such job.
-      Interrupted: on SIGINT, SIGTERM and SIGHUP, after the jobs were cancelled, which ends each run with a checkpoint.
+      Interrupted: on SIGINT, SIGTERM and SIGHUP, after the jobs were cancelled. SLURM sends those that run a SIGTERM,
+        on which they save.
     """
     submitit = extras.require("submitit", extra="slurm")
     commands, outputs = [list(task.command) for task in tasks], [task.output for task in tasks]
+    inside_a_job = "SLURM_JOB_ID" in os.environ  # whose settings would be those of the jobs, too
     with local.hear_signals() as heard:
         try:
-            jobs = executor.map_array(_Run(), commands, outputs)
+            with submitit.helpers.clean_env() if inside_a_job else contextlib.nullcontext():
+                jobs = executor.map_array(_Run(), commands, outputs)
         except submitit.core.utils.FailedJobError as error:
+            if heard:  # a Ctrl-C ends sbatch, too
+                raise _make_interruption(heard[0], _SUBMITTED) from None
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             said = [line.removeprefix(_SBATCH) for line in lines if line.startswith(_SBATCH)]
-            raise UsageError(f"--slurm: SLURM takes no such job: {'; '.join(said or lines[-1:])}") from None
+            raise UsageError(f"--slurm: SLURM refused the jobs: {'; '.join(said or lines[-1:])}") from None
         waiting = dict(zip(jobs, tasks, strict=True))
-        with _cancelled_on_error(waiting):
+        with _cancel_on_error(waiting):
             while waiting:
-                if heard:
-                    name = signal.Signals(heard[0]).name
-                    raise Interrupted(
-                        f"{name}: the jobs were cancelled; run the same command to resume.", 128 + heard[0]
-                    )
-                for job in [job for job in waiting if job.done()]:
-                    ended(waiting.pop(job), *_read_outcome(job, submitit.core.utils))
+                for job in list(waiting):
+                    if heard:  # before each: submitit takes a quarter of a minute to give up on a dead one
+                        raise _make_interruption(heard[0], _CANCELLED)
+                    if job.done():
+                        ended(waiting.pop(job), *_read_outcome(job, submitit.core.utils))
                 if waiting:
                     time.sleep(_LOOK_EVERY)
 
 
+def _make_interruption(signum: int, what: str) -> Interrupted:
+    return Interrupted(f"{signal.Signals(signum).name}: {what}", 128 + signum)
+
+
 @contextlib.contextmanager
-def _cancelled_on_error(waiting: Mapping[Any, local.Task]) -> Iterator[None]:
+def _cancel_on_error(waiting: Mapping[Any, local.Task]) -> Iterator[None]:
     """Where an error ends the sweep, cancel its jobs: nothing would wait for them."""
     try:
         yield
     except BaseException:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end scancel
         for job in waiting:
             job.cancel(check=False)
+        signal.signal(signal.SIGINT, before)
         raise
 
 

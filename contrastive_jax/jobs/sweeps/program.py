@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -150,8 +151,8 @@ def _sweep(options: Options) -> int:
     job_lib.check_workdir(workdir)
     executor = None
     if options.slurm is not None:
-        folder = workdir / results.OUTPUT / "slurm"
-        executor = cluster.make_executor(folder, options.slurm, most=options.workers)
+        folder = workdir / results.OUTPUT / "slurm" / time.strftime("%Y-%m-%dT%H-%M-%S")
+        executor = cluster.make_executor(folder, options.slurm, jobs=options.workers)
     _record_weights(cells)
     for line in results.check_folders(cells, workdir):
         print(line, file=sys.stderr)

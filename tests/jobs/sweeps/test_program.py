@@ -60,8 +60,8 @@ def taken(monkeypatch):
             ended(k, UsageError("not finite\nat all") if bad else None)
 
     monkeypatch.setattr(local, "run_all", run_all)
-    monkeypatch.setattr(cluster, "make_executor", lambda *_, most: most)
-    monkeypatch.setattr(cluster, "run_all", lambda most, tasks, ended: run_all(tasks, [None] * most, ended))
+    monkeypatch.setattr(cluster, "make_executor", lambda *_, jobs: jobs)
+    monkeypatch.setattr(cluster, "run_all", lambda jobs, tasks, ended: run_all(tasks, [None] * jobs, ended))
     monkeypatch.setattr(stacked_runs, "run_stack", run_stack)
     return taken, fails
 
